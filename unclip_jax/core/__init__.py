@@ -1,0 +1,1 @@
+"""Foundations: random streams, precision policy, parameter trees."""
