@@ -1,0 +1,168 @@
+"""Cross-field rules: settings that are each valid and together are not.
+
+Each rule is one function and one message that names both settings.
+"""
+
+from collections.abc import Callable
+
+from unclip_jax.config.duration import parse_duration
+from unclip_jax.config.schema import (
+    ClipModel,
+    DecoderModel,
+    PriorModel,
+    RunConfig,
+    UpsamplerModel,
+)
+from unclip_jax.errors import UserError
+
+
+def check(config: RunConfig) -> None:
+    """Raises `UserError` for the first rule that the config breaks."""
+    for rule in RULES:
+        message = rule(config)
+        if message:
+            raise UserError(message)
+
+
+def _positive(c: RunConfig) -> str | None:
+    for name, value in (
+        ("train.batch_size", c.train.batch_size),
+        ("train.log_every", c.train.log_every),
+        ("diffusion.num_steps", c.diffusion.num_steps),
+        ("sampling.steps", c.sampling.steps),
+        ("sampling.candidates", c.sampling.candidates),
+        ("optim.learning_rate", c.optim.learning_rate),
+    ):
+        if value <= 0:
+            return f"config.{name}: must be positive, got {value}"
+    return None
+
+
+def _durations(c: RunConfig) -> str | None:
+    for name, text in (
+        ("train.duration", c.train.duration),
+        ("train.checkpoint_every", c.train.checkpoint_every),
+        ("train.validate_every", c.train.validate_every),
+        ("train.preview.every", c.train.preview.every),
+        ("optim.warmup", c.optim.warmup),
+    ):
+        parse_duration(text, f"config.{name}")
+    return None
+
+
+def _sampling_steps(c: RunConfig) -> str | None:
+    if c.stage != "clip" and c.sampling.steps > c.diffusion.num_steps:
+        return (
+            f"config.sampling.steps={c.sampling.steps} exceeds "
+            f"config.diffusion.num_steps={c.diffusion.num_steps}"
+        )
+    return None
+
+
+def _clip_patches(c: RunConfig) -> str | None:
+    m = c.model
+    if isinstance(m, ClipModel) and m.image_size % m.patch_size:
+        return (
+            f"config.model.image_size={m.image_size} is not a multiple of "
+            f"config.model.patch_size={m.patch_size}"
+        )
+    return None
+
+
+def _heads(c: RunConfig) -> str | None:
+    m = c.model
+    pairs: list[tuple[str, int, str, int]] = []
+    if isinstance(m, ClipModel):
+        pairs = [
+            ("vision_width", m.vision_width, "vision_heads", m.vision_heads),
+            ("text_width", m.text_width, "text_heads", m.text_heads),
+        ]
+    elif isinstance(m, PriorModel):
+        pairs = [("width", m.width, "heads", m.heads)]
+    for wide, width, many, heads in pairs:
+        if width % heads:
+            return f"config.model.{wide}={width} is not a multiple of config.model.{many}={heads}"
+    return None
+
+
+def _pyramid(c: RunConfig) -> str | None:
+    m = c.model
+    if isinstance(m, DecoderModel | UpsamplerModel):
+        factor = 2 ** (len(m.multipliers) - 1)
+        if m.image_size % factor:
+            return (
+                f"config.model.image_size={m.image_size} can't be halved "
+                f"{len(m.multipliers) - 1} times as config.model.multipliers={m.multipliers} asks"
+            )
+    return None
+
+
+def _attention_resolutions(c: RunConfig) -> str | None:
+    m = c.model
+    if isinstance(m, DecoderModel):
+        levels = [m.image_size >> i for i in range(len(m.multipliers))]
+        for resolution in m.attention_resolutions:
+            if resolution not in levels:
+                return (
+                    f"config.model.attention_resolutions: {resolution} is not among the "
+                    f"resolutions {levels} of config.model.image_size={m.image_size}"
+                )
+    return None
+
+
+def _upsampler_sizes(c: RunConfig) -> str | None:
+    m = c.model
+    if not isinstance(m, UpsamplerModel):
+        return None
+    if m.image_size <= m.low_size or m.image_size % m.low_size:
+        return (
+            f"config.model.image_size={m.image_size} must be a multiple of "
+            f"config.model.low_size={m.low_size}, and larger"
+        )
+    crop = m.crop_fraction * m.image_size
+    step = max(m.image_size // m.low_size, 2 ** (len(m.multipliers) - 1) * m.space_to_depth)
+    if not 0 < m.crop_fraction <= 1 or crop % step:
+        return (
+            f"config.model.crop_fraction={m.crop_fraction} gives crops of {crop:g} px, which "
+            f"config.model.image_size={m.image_size} and multipliers={m.multipliers} need to be a "
+            f"multiple of {step}"
+        )
+    return None
+
+
+def _frozen_clip(c: RunConfig) -> str | None:
+    if c.stage in ("prior", "decoder") and not c.clip.path:
+        return (
+            f"config.stage={c.stage} needs config.clip.path: the workdir or bundle of the CLIP "
+            "whose embeddings it learns"
+        )
+    return None
+
+
+def _probabilities(c: RunConfig) -> str | None:
+    for name in ("drop_text", "drop_image", "blur_probability", "dropout"):
+        value = getattr(c.model, name, 0.0)
+        if not 0 <= value <= 1:
+            return f"config.model.{name}: is a probability, got {value}"
+    return None
+
+
+def _learned_variance(c: RunConfig) -> str | None:
+    if c.stage == "prior" and c.diffusion.learned_variance:
+        return "config.diffusion.learned_variance=True: config.stage=prior has no variance output"
+    return None
+
+
+RULES: tuple[Callable[[RunConfig], str | None], ...] = (
+    _positive,
+    _durations,
+    _sampling_steps,
+    _clip_patches,
+    _heads,
+    _pyramid,
+    _attention_resolutions,
+    _upsampler_sizes,
+    _frozen_clip,
+    _probabilities,
+    _learned_variance,
+)

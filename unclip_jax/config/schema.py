@@ -1,0 +1,225 @@
+"""What a run is: frozen dataclasses, the one place where a setting and its default are declared.
+
+A config file states only what differs from these defaults; `unclip inspect config` prints all.
+Nothing here computes: `load.py` reads files and overrides, `checks.py` holds the cross-field rules.
+A field without a default has no honest one and must be given.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+StageName = Literal["clip", "prior", "decoder", "upsampler"]
+Activation = Literal["gelu", "quick_gelu"]
+EmbeddingScaleName = Literal["unit", "paper", "sqrt_dim", "whiten"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipModel:
+    """CLIP's two towers and its contrastive loss."""
+
+    image_size: int
+    patch_size: int
+    vision_width: int
+    vision_layers: int
+    vision_heads: int
+    text_width: int
+    text_layers: int
+    text_heads: int
+    embedding_dim: int
+    context_length: int = 77
+    activation: Activation = "gelu"
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorModel:
+    """The diffusion prior: a causal transformer that predicts the clean image embedding."""
+
+    width: int
+    layers: int
+    heads: int
+    text_encoder: Literal["clip", "trained"] = "clip"
+    text_width: int = 2048  # of the trained text encoder; unused with "clip"
+    text_layers: int = 24
+    text_heads: int = 32
+    context_length: int = 77  # of the trained text encoder; CLIP's own with "clip"
+    scan_layers: bool = True
+    remat: str = "none"
+    drop_text: float = 0.1
+    embedding_scale: EmbeddingScaleName = "paper"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderModel:
+    """The ADM U-Net conditioned on the CLIP image embedding and on text."""
+
+    image_size: int
+    channels: int
+    multipliers: tuple[int, ...]
+    depth: int
+    attention_resolutions: tuple[int, ...]
+    head_channels: int = 64
+    context_width: int = 1536
+    image_tokens: int = 4
+    dropout: float = 0.0
+    text_encoder: Literal["clip", "trained", "none"] = "clip"
+    text_width: int = 2048
+    text_layers: int = 24
+    text_heads: int = 32
+    context_length: int = 77
+    remat: str = "none"
+    drop_image: float = 0.1
+    drop_text: float = 0.5
+    embedding_scale: EmbeddingScaleName = "unit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpsamplerModel:
+    """A U-Net without attention or text that sharpens `low_size` pictures to `image_size`."""
+
+    low_size: int
+    image_size: int
+    channels: int
+    multipliers: tuple[int, ...]
+    depth: int
+    architecture: Literal["adm", "efficient"] = "adm"
+    dropout: float = 0.0
+    scale_shift: bool = False
+    space_to_depth: int = 1
+    remat: str = "none"
+    crop_fraction: float = 0.25  # side of the training crop / image_size
+    blur_probability: float = 0.5
+    blur_sigma: float = 0.6
+
+
+ModelConfig = ClipModel | PriorModel | DecoderModel | UpsamplerModel
+
+MODEL_OF_STAGE: dict[str, type] = {
+    "clip": ClipModel,
+    "prior": PriorModel,
+    "decoder": DecoderModel,
+    "upsampler": UpsamplerModel,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diffusion:
+    """Noise, target and loss; ignored by the stage `clip`."""
+
+    schedule: str = "cosine"
+    num_steps: int = 1000
+    prediction: Literal["x0", "epsilon", "v"] = "epsilon"
+    learned_variance: bool = False
+    loss: Literal["l2", "l1", "huber"] = "l2"
+    weighting: Literal["unit", "min_snr", "p2"] = "unit"
+    vlb_weight: float = 1e-3
+    time_sampler: Literal["uniform", "stratified"] = "uniform"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How pictures are drawn from this stage unless a command says otherwise."""
+
+    sampler: str = "ddim"
+    steps: int = 25
+    guidance_scale: float = 1.0
+    eta: float = 0.0  # of DDIM: 0 is deterministic, 1 has the variance of DDPM
+    clip_range: float | None = 1.0  # bound on the predicted x0; None leaves it free
+    candidates: int = 1  # prior: draw this many, keep the one nearest to the text embedding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Which shards to read. Patterns take globs and {000..099} ranges."""
+
+    train: str
+    validation: str | None = None
+    embeddings: Literal["computed", "stored"] = "computed"
+    workers: int = 0
+    random_flip: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """The frozen CLIP that a prior or decoder is trained against: a run's workdir or a bundle."""
+
+    path: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    """The optimiser and its learning-rate schedule. Durations as in `train.duration`."""
+
+    name: Literal["adamw", "adafactor", "lion", "muon"] = "adamw"
+    learning_rate: float = 1e-4
+    schedule: Literal["constant", "cosine", "linear", "rsqrt"] = "constant"
+    warmup: str = "100 steps"
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    clip_norm: float | None = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ema:
+    """Exponential moving average of the weights: min(decay, (1 + n) / (10 + n)) at step n."""
+
+    decay: float = 0.9999
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """Pictures drawn during training from fixed prompts and seeds; no prompts, no pictures."""
+
+    prompts: tuple[str, ...] = ()
+    every: str = "1000 steps"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """The loop. A duration is '500 steps', '3 epochs' or '1.5M examples'."""
+
+    batch_size: int
+    duration: str
+    time_limit_minutes: float | None = None  # stop cleanly after this much training time
+    log_every: int = 50
+    checkpoint_every: str = "1000 steps"
+    keep_checkpoints: int = 3
+    validate_every: str = "1000 steps"
+    validation_batches: int = 16
+    preview: Preview = field(default_factory=Preview)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mesh:
+    """Devices along each axis; -1 takes what is left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """Parameters are float32; matrix products and convolutions run in `compute`."""
+
+    compute: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run of one stage."""
+
+    stage: StageName
+    model: ModelConfig
+    data: Data
+    train: Train
+    seed: int = 0
+    clip: Clip = field(default_factory=Clip)
+    diffusion: Diffusion = field(default_factory=Diffusion)
+    sampling: Sampling = field(default_factory=Sampling)
+    optim: Optim = field(default_factory=Optim)
+    ema: Ema = field(default_factory=Ema)
+    mesh: Mesh = field(default_factory=Mesh)
+    precision: Precision = field(default_factory=Precision)

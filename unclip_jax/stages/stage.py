@@ -1,0 +1,44 @@
+"""What can be trained, as a value: a model, its objective and the batch fields that it needs.
+
+    loss(params, frozen, batch, keys) -> ([B], diagnostics)
+
+`frozen` are arrays that the objective reads and nobody trains (CLIP's weights, statistics of the
+embeddings); they are an argument, never constants of the compiled program. `keys` has one random
+key per example. Losses stay per example so that whoever reduces them can mask and accumulate
+exactly; a diagnostic is a pair (values [B], weights [B]) whose weighted mean is reported.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxtyping import Array, Float, Key
+
+from unclip_jax.config.fields import BatchFields
+
+Params = Mapping[str, Any]
+Batch = Mapping[str, Array]
+Diagnostics = dict[str, tuple[Float[Array, " b"], Float[Array, " b"]]]
+Loss = Callable[[Params, Params, Batch, Key[Array, " b"]], tuple[Float[Array, " b"], Diagnostics]]
+Init = Callable[[Key[Array, ""]], Params]
+Preview = Callable[[Params, Params, Batch, Key[Array, " b"]], dict[str, Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One trainable stage.
+
+    Attributes:
+      name: "clip", "prior", "decoder" or "upsampler".
+      fields: what a batch must hold.
+      init: key -> parameters (float32, plain nested dicts).
+      loss: see the module.
+      preview: (params, frozen, batch, keys) -> {column label: images [B, H, W, 3] in [-1, 1]};
+        None for stages that draw nothing.
+    """
+
+    name: str
+    fields: BatchFields
+    init: Init
+    loss: Loss
+    preview: Preview | None = None
