@@ -2,18 +2,30 @@
 
 from unclip_jax.models.attention import dot_product_attention
 from unclip_jax.models.clip import CLIP_SIZES, Clip, resize_for_clip
+from unclip_jax.models.decoder import Decoder
+from unclip_jax.models.embeddings import timestep_embedding
+from unclip_jax.models.normalization import group_norm
 from unclip_jax.models.params import stack_layers, unstack_layers
 from unclip_jax.models.prior import PriorTransformer
+from unclip_jax.models.resize import resize_bicubic
 from unclip_jax.models.text_tower import TextFeatures, TextTower
+from unclip_jax.models.unet import UNet
+from unclip_jax.models.upsampler import Upsampler
 
 __all__ = [
     "CLIP_SIZES",
     "Clip",
+    "Decoder",
     "PriorTransformer",
     "TextFeatures",
     "TextTower",
+    "UNet",
+    "Upsampler",
     "dot_product_attention",
+    "group_norm",
+    "resize_bicubic",
     "resize_for_clip",
     "stack_layers",
+    "timestep_embedding",
     "unstack_layers",
 ]
