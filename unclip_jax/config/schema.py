@@ -10,7 +10,7 @@ from typing import Literal
 
 StageName = Literal["clip", "prior", "decoder", "upsampler"]
 Activation = Literal["gelu", "quick_gelu"]
-EmbeddingScaleName = Literal["unit", "paper", "sqrt_dim", "whiten"]
+EmbeddingScaleName = Literal["raw", "unit", "paper", "sqrt_dim", "whiten"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class PriorModel:
     context_length: int = 77  # of the trained text encoder; CLIP's own with "clip"
     scan_layers: bool = True
     remat: str = "none"
-    drop_text: float = 0.1
+    drop_text: float = 0.1  # the paper's rate
     embedding_scale: EmbeddingScaleName = "paper"
 
 
@@ -59,6 +59,7 @@ class DecoderModel:
     depth: int
     attention_resolutions: tuple[int, ...]
     head_channels: int = 64
+    norm_groups: int = 32
     context_width: int = 1536
     image_tokens: int = 4
     dropout: float = 0.0
@@ -68,9 +69,9 @@ class DecoderModel:
     text_heads: int = 32
     context_length: int = 77
     remat: str = "none"
-    drop_image: float = 0.1
+    drop_image: float = 0.1  # the paper's rates; dropped independently
     drop_text: float = 0.5
-    embedding_scale: EmbeddingScaleName = "unit"
+    embedding_scale: EmbeddingScaleName = "sqrt_dim"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,7 @@ class UpsamplerModel:
     channels: int
     multipliers: tuple[int, ...]
     depth: int
+    norm_groups: int = 32
     architecture: Literal["adm", "efficient"] = "adm"
     dropout: float = 0.0
     scale_shift: bool = False
@@ -125,7 +127,7 @@ class Sampling:
     guidance_scale: float = 1.0
     eta: float = 0.0  # of DDIM: 0 is deterministic, 1 has the variance of DDPM
     clip_range: float | None = 1.0  # bound on the predicted x0; None leaves it free
-    candidates: int = 1  # prior: draw this many, keep the one nearest to the text embedding
+    candidates: int = 1  # of the prior: the one nearest to the text embedding is kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +138,6 @@ class Data:
     validation: str | None = None
     embeddings: Literal["computed", "stored"] = "computed"
     workers: int = 0
-    random_flip: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,9 +171,9 @@ class Ema:
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """Pictures drawn during training from fixed prompts and seeds; no prompts, no pictures."""
+    """Pictures drawn during training for the first validation examples, always with one seed."""
 
-    prompts: tuple[str, ...] = ()
+    examples: int = 8
     every: str = "1000 steps"
 
 

@@ -1,0 +1,150 @@
+"""Stage `prior`: which CLIP image embedding goes with a caption (paper, section 2.2).
+
+A causal transformer predicts the clean embedding; its loss is the squared error. The caption is
+dropped in 10 % of the examples, the noised embedding never. Drawing several candidates and keeping
+the one with the highest dot product with the text embedding is the paper's "two samples".
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from unclip_jax.config.fields import BatchFields
+from unclip_jax.config.schema import ClipModel, PriorModel, RunConfig, Sampling
+from unclip_jax.core import precision, rng
+from unclip_jax.models import Clip, PriorTransformer
+from unclip_jax.stages import embedding, features
+from unclip_jax.stages.clip import make_clip
+from unclip_jax.stages.conditions import flags
+from unclip_jax.stages.objective import diffusion_loss
+from unclip_jax.stages.sampling import Conditions, draw
+from unclip_jax.stages.stage import Batch, Diagnostics, Params, Stage
+
+
+def make_prior(config: RunConfig, model: PriorModel, clip_model: ClipModel) -> PriorTransformer:
+    """The network of a config."""
+    return PriorTransformer(
+        embedding_dim=clip_model.embedding_dim,
+        width=model.width,
+        layers=model.layers,
+        heads=model.heads,
+        context_length=context_length(model, clip_model),
+        text_encoder=model.text_encoder,
+        text_width=model.text_width,
+        text_layers=model.text_layers,
+        text_heads=model.text_heads,
+        scan_layers=model.scan_layers,
+        remat=model.remat,
+        dtype=precision.compute_dtype(config.precision.compute),
+    )
+
+
+def context_length(model: PriorModel, clip: ClipModel) -> int:
+    """How many tokens a caption has: CLIP's own length unless the text encoder is trained."""
+    return model.context_length if model.text_encoder == "trained" else clip.context_length
+
+
+def build(config: RunConfig, model: PriorModel, clip_model: ClipModel) -> Stage:
+    """The stage of a config whose `stage` is "prior", beside the frozen CLIP of `clip_model`."""
+    net = make_prior(config, model, clip_model)
+    clip = make_clip(clip_model, config.precision.compute)
+    objective = diffusion_loss(config.diffusion, num_levels=None)
+    length = context_length(model, clip_model)
+
+    def init(key: Key[Array, ""]) -> Params:
+        z = jnp.zeros((1, clip_model.embedding_dim))
+        if model.text_encoder == "trained":
+            text = {"tokens": jnp.zeros((1, length), jnp.int32)}
+        else:
+            text = {
+                "text_states": jnp.zeros((1, length, clip_model.text_width)),
+                "text_mask": jnp.ones((1, length), bool),
+            }
+        no = jnp.zeros(1, bool)
+        t = jnp.zeros(1, jnp.int32)
+        return net.init(key, z, t, text_embedding=z, drop_text=no, **text)["params"]
+
+    def loss(
+        params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
+    ) -> tuple[Float[Array, " b"], Diagnostics]:
+        z = features.image_embedding(clip, frozen, batch)
+        x0 = embedding.encode(model.embedding_scale, z, features.statistics(frozen))
+        conditioning = condition(model, clip, frozen, batch["tokens"])
+        drop = flags(keys, "drop text", model.drop_text)
+
+        def network(x_t: Array, t: Array) -> Array:
+            return net.apply({"params": params}, x_t, t, **conditioning, drop_text=drop)
+
+        return objective(network, x0, keys)
+
+    stored = config.data.embeddings == "stored"
+    fields = BatchFields(
+        image_sizes=() if stored else (clip_model.image_size,),
+        context_length=length,
+        embeddings=("image",) if stored else (),
+    )
+    return Stage("prior", fields, init, loss)
+
+
+def sample_prior(
+    config: RunConfig,
+    model: PriorModel,
+    clip_model: ClipModel,
+    params: Params,
+    frozen: Params,
+    tokens: Int[Array, "b l"],
+    keys: Key[Array, " b"],
+    *,
+    sampling: Sampling,
+    guidance_scale: Float[Array, ""] | float,
+) -> Float[Array, "b d"]:
+    """Image embeddings for captions, in CLIP's own space (see `embedding.decode`).
+
+    Of `sampling.candidates` draws per caption, the one nearest to the text embedding is kept.
+    """
+    net = make_prior(config, model, clip_model)
+    clip = make_clip(clip_model, config.precision.compute)
+    conditioning = condition(model, clip, frozen, tokens)
+    no, yes = jnp.zeros(len(tokens), bool), jnp.ones(len(tokens), bool)
+
+    def network(x_t: Array, t: Array, condition: dict[str, Array]) -> Array:
+        return net.apply({"params": params}, x_t, t, **condition)
+
+    def one(number: Array) -> Array:
+        x = draw(
+            network,
+            Conditions(conditioning | {"drop_text": no}, conditioning | {"drop_text": yes}),
+            (clip_model.embedding_dim,),
+            jax.vmap(jax.random.fold_in, (0, None))(rng.fold_in_name(keys, "candidate"), number),
+            diffusion=config.diffusion,
+            sampling=sampling,
+            guidance_scale=guidance_scale,
+        )
+        return embedding.decode(model.embedding_scale, x, features.statistics(frozen))
+
+    candidates = jax.lax.map(one, jnp.arange(sampling.candidates))
+    text = features.text_features(clip, frozen, tokens).embedding
+    return nearest(candidates, text)
+
+
+def nearest(candidates: Float[Array, "n b d"], text: Float[Array, "b d"]) -> Float[Array, "b d"]:
+    """For each example the candidate with the greatest cosine to its text embedding."""
+    lengths = jnp.linalg.norm(candidates, axis=-1)
+    cosine = jnp.einsum("nbd,bd->nb", candidates, text) / lengths
+    return candidates[jnp.argmax(cosine, axis=0), jnp.arange(candidates.shape[1])]
+
+
+def condition(
+    model: PriorModel, clip: Clip, frozen: Params, tokens: Int[Array, "b l"]
+) -> dict[str, Array]:
+    """The prior's conditioning arguments, nothing dropped.
+
+    The text embedding is put on the scale of the image embedding, but for `whiten`, whose
+    statistics are those of images: there it stays raw, as in karlo.
+    """
+    found = features.text_features(clip, frozen, tokens)
+    scale = "raw" if model.embedding_scale == "whiten" else model.embedding_scale
+    text = {"text_embedding": embedding.encode(scale, found.embedding)}
+    if model.text_encoder == "trained":
+        return text | {"tokens": tokens}
+    return text | {"text_states": found.states, "text_mask": found.mask}
