@@ -15,7 +15,7 @@ visible; with "none" the caller passes the encoding of the empty text instead, a
 The text is read from CLIP (`text_encoder="clip"`: states and mask are arguments) or from a text
 encoder that is trained with the prior ("trained": token ids are the argument), as in the paper.
 
-Size: karlo's width 2048, 20 layers, 32 heads, 77 tokens and 768-d CLIP make 1,022,028,544 parameters.
+Size: karlo's width 2048, 20 layers, 32 heads, 77 tokens, 768-d CLIP make 1,022,028,544 parameters.
 diffusers counts 1,022,030,080 in the same net, because it stores the mean and standard deviation of
 CLIP's image embeddings (2 x 768 numbers, not trained) among them. The learned null adds 78 x 768.
 
