@@ -1,0 +1,89 @@
+"""The command line: `unclip COMMAND …`, also `python -m unclip_jax COMMAND …`.
+
+One module per command, imported when it is called, so that `unclip --help` is instant. A module
+has a docstring (its help: what it does, then an example), `add_arguments(parser)` and
+`run(args) -> exit code`. A `UserError` is printed as one line, with exit code 2.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from unclip_jax.cli.config_arguments import split_overrides
+from unclip_jax.errors import UserError, did_you_mean
+
+# command -> (module, one line for the overview)
+COMMANDS = {
+    "demo": ("demo", "the whole way on real data: shards, four stages, samples, evaluation"),
+    "data emoji": ("data_emoji", "build the captioned emoji set as webdataset shards"),
+    "embed": ("embed", "store CLIP image embeddings beside shards"),
+    "train": ("train", "train one stage, or resume it"),
+    "export": ("export", "make a bundle of trained stages"),
+    "sample": ("sample", "draw pictures from prompts"),
+    "eval": ("evaluate", "measure how well pictures follow their prompts"),
+    "inspect config": ("inspect_config", "print a resolved config"),
+}
+EXIT_USER_ERROR = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command that `argv` names; returns its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(argv)
+    except UserError as error:
+        print(f"unclip: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if argv[0] == "--version":
+        from unclip_jax import __version__
+
+        print(f"unclip_jax {__version__}")
+        return 0
+    words = 2 if " ".join(argv[:2]) in COMMANDS else 1
+    name, rest = " ".join(argv[:words]), argv[words:]
+    if name not in COMMANDS:
+        group = [c for c in COMMANDS if c.startswith(name + " ")]
+        if group:
+            raise UserError(f"unclip {name}: which one? {', '.join(group)}")
+        asked = " ".join(a for a in argv[:2] if not a.startswith("-"))
+        raise UserError(f"no command {asked!r}{did_you_mean(asked, COMMANDS)}; see unclip --help")
+    module = importlib.import_module(f"unclip_jax.cli.{COMMANDS[name][0]}")
+    rest, overrides = split_overrides(rest)
+    args = _parser(name, module).parse_args(rest)
+    if overrides and not hasattr(args, "config"):
+        raise UserError(f"unclip {name} takes no --config.{next(iter(overrides))}")
+    args.overrides = overrides
+    return module.run(args)
+
+
+def _parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"unclip {name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    return parser
+
+
+def _overview() -> str:
+    width = max(len(name) for name in COMMANDS)
+    rows = "\n".join(f"  {name:{width}}  {line}" for name, (_, line) in COMMANDS.items())
+    return (
+        "unclip: train, evaluate, sample and export unCLIP (DALL·E 2) systems in JAX\n\n"
+        f"usage: unclip COMMAND [options]\n\n{rows}\n\n"
+        "unclip COMMAND --help explains a command, with an example."
+    )

@@ -55,7 +55,9 @@ def build(config: RunConfig, model: ClipModel) -> Stage:
         else:
             losses = clip_loss(image, text, scale)
         ones = jnp.ones_like(losses)
-        hits = jnp.argmax(_normalised(image) @ _normalised(text).T, axis=1) == jnp.arange(len(image))
+        hits = jnp.argmax(_normalised(image) @ _normalised(text).T, axis=1) == jnp.arange(
+            len(image)
+        )
         diagnostics = {
             "accuracy": (hits.astype(jnp.float32), ones),
             "logit_scale": (jnp.broadcast_to(jnp.exp(scale), losses.shape), ones),

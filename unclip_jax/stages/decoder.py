@@ -180,4 +180,3 @@ def _text_arguments(
     if model.text_encoder == "clip":
         return {"text_embedding": pooled, "text_states": states, "text_mask": mask}
     return {"tokens": tokens} if model.text_encoder == "trained" else {}
-

@@ -10,11 +10,11 @@ from typing import Any
 from jaxtyping import Array, Float, Key
 
 from unclip_jax.config.schema import Diffusion, Sampling
-from unclip_jax.core import rng
 from unclip_jax.diffusion import (
     GaussianProcess,
     Guidance,
-    StaticThreshold,
+    StaticThresholding,
+    initial_noise,
     make_denoiser,
     make_sampler,
     make_schedule,
@@ -67,11 +67,14 @@ def draw(
         conditioning=None if guided else conditions.cond,
         learned_variance=diffusion.learned_variance,
         guidance=Guidance(conditions.cond, conditions.uncond, guidance_scale) if guided else None,
-        thresholding=None if sampling.clip_range is None else StaticThreshold(sampling.clip_range),
+        thresholding=None
+        if sampling.clip_range is None
+        else StaticThresholding(sampling.clip_range),
     )
-    sampler = make_sampler(sampling.sampler, schedule, sampling.steps, **_options(diffusion, sampling))
-    noise = rng.normal(rng.fold_in_name(keys, "initial noise"), shape)
-    return sample(sampler, denoiser, noise, keys)
+    sampler = make_sampler(
+        sampling.sampler, schedule, sampling.steps, **_options(diffusion, sampling)
+    )
+    return sample(sampler, denoiser, initial_noise(keys, shape), keys)
 
 
 def _options(diffusion: Diffusion, sampling: Sampling) -> dict[str, Any]:

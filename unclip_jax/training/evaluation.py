@@ -1,0 +1,39 @@
+"""Validation: the loss of the averaged weights on held-out data, always with the same noise."""
+
+import itertools
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from unclip_jax import data
+from unclip_jax.config import RunConfig
+from unclip_jax.parallel import batch_sharding
+from unclip_jax.stages.stage import Stage
+from unclip_jax.training.state import TrainState
+from unclip_jax.training.step import make_eval_step
+
+
+class Validation:
+    """Called with (step, state); returns {"validation/loss": mean over the validation examples}."""
+
+    def __init__(
+        self, config: RunConfig, stage: Stage, frozen: Any, dataset: data.Dataset, mesh: Mesh
+    ):
+        self._step = make_eval_step(stage, seed=config.seed)
+        self._frozen, self._dataset = frozen, dataset
+        self._batch_size = config.train.batch_size
+        self._limit = config.train.validation_batches
+        self._layout = batch_sharding(mesh)
+
+    def __call__(self, step: int, state: TrainState) -> dict[str, float]:
+        """Averages over the first `train.validation_batches` batches."""
+        del step
+        sums = []
+        batches = itertools.islice(data.eval_batches(self._dataset, self._batch_size), self._limit)
+        for number, batch in enumerate(batches):
+            on_device = jax.device_put(batch, self._layout)
+            sums.append(self._step(state.ema_params, self._frozen, on_device, np.int32(number)))
+        total = {k: sum(float(s[k]) for s in sums) for k in ("loss", "examples")}
+        return {"validation/loss": total["loss"] / total["examples"]}

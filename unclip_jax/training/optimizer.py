@@ -1,0 +1,58 @@
+"""Optimisers and learning-rate schedules by name, on optax.
+
+Weight decay applies to matrices and kernels only: biases, gains, null embeddings and the logit
+scale (arrays of fewer than two dimensions) are left alone, as in CLIP and GPT.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from unclip_jax.config.schema import Optim
+
+
+def learning_rate(config: Optim, *, warmup_steps: int, total_steps: int) -> optax.Schedule:
+    """Linear warm-up to the peak, then the named decay over what is left of `total_steps`."""
+    peak = config.learning_rate
+    rest = max(1, total_steps - warmup_steps)
+    after: optax.Schedule = {
+        "constant": lambda: optax.constant_schedule(peak),
+        "cosine": lambda: optax.cosine_decay_schedule(peak, rest),
+        "linear": lambda: optax.linear_schedule(peak, 0.0, rest),
+        "rsqrt": lambda: _rsqrt(peak, max(1, warmup_steps)),
+    }[config.schedule]()
+    warmup = optax.linear_schedule(peak / max(1, warmup_steps), peak, max(1, warmup_steps - 1))
+    return optax.join_schedules([warmup, after], [warmup_steps])
+
+
+def _rsqrt(peak: float, scale: int) -> optax.Schedule:
+    return lambda step: peak * (scale / (scale + step)) ** 0.5
+
+
+def decay_mask(params: Any) -> Any:
+    """True for the arrays that weight decay shrinks."""
+    return jax.tree.map(lambda p: p.ndim >= 2, params)
+
+
+def make_optimizer(config: Optim, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """The gradient transformation of a run: clip by global norm, then the optimiser."""
+    decay: dict[str, Any] = {"weight_decay": config.weight_decay}
+    betas = {"b1": config.beta1, "b2": config.beta2}
+    builders: dict[str, Callable[[], optax.GradientTransformation]] = {
+        "adamw": lambda: optax.adamw(schedule, **betas, eps=config.eps, **decay, mask=decay_mask),
+        "lion": lambda: optax.lion(schedule, **betas, **decay, mask=decay_mask),
+        "adafactor": lambda: optax.adafactor(
+            schedule, weight_decay_rate=config.weight_decay or None, weight_decay_mask=decay_mask
+        ),
+        "muon": lambda: optax.contrib.muon(
+            schedule, adam_b1=config.beta1, adam_b2=config.beta2, **decay
+        ),
+    }
+    clip = optax.identity() if config.clip_norm is None else _clip(config.clip_norm)
+    return optax.chain(clip, builders[config.name]())
+
+
+def _clip(norm: float) -> optax.GradientTransformation:
+    return optax.clip_by_global_norm(norm)

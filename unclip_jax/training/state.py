@@ -1,0 +1,38 @@
+"""The whole state of training: what a checkpoint holds and a step maps to its successor.
+
+There is no random key (keys are derived from the seed and the step) and no data iterator (a
+position is saved beside the state).
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, Key
+
+from unclip_jax.core import trees
+from unclip_jax.stages.stage import Stage
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Step counter (int32), parameters, their moving average (float32) and optimiser state."""
+
+    step: Int[Array, ""]
+    params: Any
+    ema_params: Any
+    opt_state: Any
+
+
+def init_state(stage: Stage, tx: optax.GradientTransformation, key: Key[Array, ""]) -> TrainState:
+    """A fresh state; pure, so that `jax.eval_shape` gives its shapes without memory."""
+    params = stage.init(key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema_params=trees.copy(params),
+        opt_state=tx.init(params),
+    )

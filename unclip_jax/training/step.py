@@ -1,0 +1,96 @@
+"""One optimiser step as one compiled program: loss, gradients, update, moving average, metrics."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from unclip_jax.core import rng
+from unclip_jax.parallel import batch_sharding, replicated
+from unclip_jax.stages.stage import Batch, Diagnostics, Stage
+from unclip_jax.training import ema
+from unclip_jax.training.state import TrainState
+
+Metrics = dict[str, Float[Array, ""]]
+TrainStep = Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]
+
+
+def make_train_step(
+    stage: Stage,
+    tx: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    *,
+    ema_decay: float,
+    seed: int,
+    mesh: Mesh,
+    state_shardings: TrainState,
+) -> TrainStep:
+    """The jitted step (state, frozen, batch) -> (state, metrics); the state is donated.
+
+    Every random draw of the step comes from (seed, "train", step, row of the batch), so it does
+    not depend on the mesh and a resumed run repeats it.
+    """
+
+    def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
+        rows = jax.tree.leaves(batch)[0].shape[0]
+        keys = rng.example_keys(jax.random.key(seed), "train", state.step, rows)
+
+        def objective(params: Any) -> tuple[Float[Array, ""], Diagnostics]:
+            losses, diagnostics = stage.loss(params, frozen, batch, keys)
+            return jnp.mean(losses), diagnostics
+
+        (loss, diagnostics), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        decay = ema.decay_at(state.step, ema_decay)
+        metrics = {
+            "loss": loss,
+            **reduce_diagnostics(diagnostics),
+            "grad_norm": optax.global_norm(grads),
+            "update_norm": optax.global_norm(updates),
+            "param_norm": optax.global_norm(params),
+            "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+            "ema_decay": decay,
+        }
+        new = TrainState(
+            state.step + 1, params, ema.update(state.ema_params, params, decay), opt_state
+        )
+        return new, metrics
+
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(state_shardings, None, batch_sharding(mesh)),
+        out_shardings=(state_shardings, replicated(mesh)),
+    )
+
+
+def make_eval_step(
+    stage: Stage, *, seed: int
+) -> Callable[[Any, Any, Batch, Any], dict[str, Array]]:
+    """The jitted (params, frozen, batch, batch number) -> sums: "loss" and "examples".
+
+    Noise and timesteps come from (seed, "validate", batch number, row): the same at every
+    evaluation, so that curves are comparable. Rows whose `valid` is False count for nothing.
+    """
+
+    def step(params: Any, frozen: Any, batch: Batch, number: Any) -> dict[str, Array]:
+        valid = batch["valid"].astype(jnp.float32)
+        fields = {k: v for k, v in batch.items() if k != "valid"}
+        keys = rng.example_keys(jax.random.key(seed), "validate", number, valid.shape[0])
+        losses, _ = stage.loss(params, frozen, fields, keys)
+        return {"loss": jnp.sum(losses * valid), "examples": jnp.sum(valid)}
+
+    return jax.jit(step)
+
+
+def reduce_diagnostics(diagnostics: Diagnostics) -> Metrics:
+    """Weighted means; NaN where no example of the batch counts (written as null, not as zero)."""
+    return {
+        name: jnp.sum(values * weights) / jnp.sum(weights)
+        for name, (values, weights) in diagnostics.items()
+    }
