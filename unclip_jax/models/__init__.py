@@ -2,6 +2,15 @@
 
 from unclip_jax.models.attention import dot_product_attention
 from unclip_jax.models.clip import CLIP_SIZES, Clip, resize_for_clip
+from unclip_jax.models.contrastive import (
+    clamp_logit_scale,
+    clip_loss,
+    encode_in_chunks,
+    l2_normalize,
+    ring_clip_loss,
+    ring_siglip_loss,
+    siglip_loss,
+)
 from unclip_jax.models.decoder import Decoder
 from unclip_jax.models.embeddings import timestep_embedding
 from unclip_jax.models.normalization import group_norm
@@ -21,10 +30,17 @@ __all__ = [
     "TextTower",
     "UNet",
     "Upsampler",
+    "clamp_logit_scale",
+    "clip_loss",
     "dot_product_attention",
+    "encode_in_chunks",
     "group_norm",
+    "l2_normalize",
     "resize_bicubic",
     "resize_for_clip",
+    "ring_clip_loss",
+    "ring_siglip_loss",
+    "siglip_loss",
     "stack_layers",
     "timestep_embedding",
     "unstack_layers",

@@ -1,0 +1,185 @@
+"""Contrastive losses of image and text embeddings: softmax (CLIP) and sigmoid (SigLIP).
+
+With unit vectors u_i (image) and v_j (text), inverse temperature e^s and logits
+l_ij = e^s u_i . v_j (+ bias), the loss of pair i is
+
+    softmax   1/2 [log sum_j exp(l_ij) - l_ii] + 1/2 [log sum_j exp(l_ji) - l_ii]
+    sigmoid   -log sigma(l_ii) - sum_{j != i} log sigma(-l_ij) = sum_j softplus(l_ij) - l_ii
+
+Embeddings are normalised here, in float32, so every caller passes what the towers return. s is
+kept at or below ln 100, as in CLIP; `clamp_logit_scale` does it to the parameter after an update,
+so that it stays able to fall (the loss alone would leave a parameter beyond the limit without
+gradient).
+
+A large batch comes in three ways, equal up to rounding in value and gradient:
+- `clip_loss`, `siglip_loss`: all [B, B] logits at once, on whatever devices XLA lays them.
+- `ring_clip_loss`, `ring_siglip_loss`: inside `shard_map`, with a part of the batch per device. The
+  parts travel once around the ring of devices and no device ever holds more than a [b, b] block.
+- `encode_in_chunks`: the towers run on a part of the batch at a time, forwards and again backwards
+  (GradCache), so that memory for activations is that of one part.
+
+Sources: CLIP, arXiv 2103.00020, figure 3 and section 2.5; SigLIP, arXiv 2303.15343, algorithm 1;
+Gao et al. 2021 (GradCache), arXiv 2101.06983.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from unclip_jax.errors import UserError
+
+MAX_LOGIT_SCALE = math.log(100.0)
+_SMALLEST_NORM = 1e-6  # keeps the gradient of a zero embedding finite
+
+AxisName = str | tuple[str, ...]
+
+
+def l2_normalize(z: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    """Unit vectors in float32 (float64 stays); the zero vector stays zero."""
+    z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
+    squared = jnp.sum(z * z, axis=-1, keepdims=True)
+    return z * jax.lax.rsqrt(jnp.maximum(squared, _SMALLEST_NORM**2))
+
+
+def clamp_logit_scale(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a `Clip` with logit_scale at most ln 100, to be taken after each update."""
+    return {**params, "logit_scale": jnp.minimum(params["logit_scale"], MAX_LOGIT_SCALE)}
+
+
+def clip_loss(
+    image: Float[Array, "b d"], text: Float[Array, "b d"], logit_scale: Float[Array, ""]
+) -> Float[Array, " b"]:
+    """Softmax loss of each pair; row i of both arguments is pair i, all others are its negatives.
+
+    Args:
+      image, text: embeddings, of any length; they are normalised here.
+      logit_scale: s, the logarithm of the inverse temperature.
+    """
+    image, text = l2_normalize(image), l2_normalize(text)
+    logits = _logits(image, text, logit_scale)
+    rows = jax.nn.logsumexp(logits, axis=1)
+    columns = jax.nn.logsumexp(logits, axis=0)
+    return (rows + columns) / 2 - jnp.diagonal(logits)
+
+
+def siglip_loss(
+    image: Float[Array, "b d"],
+    text: Float[Array, "b d"],
+    logit_scale: Float[Array, ""],
+    logit_bias: Float[Array, ""],
+) -> Float[Array, " b"]:
+    """Sigmoid loss of each pair: its own text against 1, all other texts against 0.
+
+    Arguments as for `clip_loss`; logit_bias is added to every logit.
+    """
+    image, text = l2_normalize(image), l2_normalize(text)
+    logits = _logits(image, text, logit_scale) + logit_bias
+    return jnp.sum(jax.nn.softplus(logits), axis=1) - jnp.diagonal(logits)
+
+
+def ring_clip_loss(
+    image: Float[Array, "b d"],
+    text: Float[Array, "b d"],
+    logit_scale: Float[Array, ""],
+    *,
+    axis_name: AxisName,
+) -> Float[Array, " b"]:
+    """`clip_loss` inside `shard_map`: this device's pairs against those of the whole axis.
+
+    Args:
+      image, text: this device's part of the batch; results are for these pairs.
+      logit_scale: the same everywhere.
+      axis_name: the mapped axis, or axes, over which the batch is split.
+    """
+    image, text = l2_normalize(image), l2_normalize(text)
+
+    def against(own: Array) -> Callable[[Array], Array]:
+        return lambda block: jax.nn.logsumexp(_logits(own, block, logit_scale), axis=1)
+
+    rows = _around_the_ring(against(image), jnp.logaddexp, text, axis_name)
+    columns = _around_the_ring(against(text), jnp.logaddexp, image, axis_name)
+    return (rows + columns) / 2 - _own_logits(image, text, logit_scale)
+
+
+def ring_siglip_loss(
+    image: Float[Array, "b d"],
+    text: Float[Array, "b d"],
+    logit_scale: Float[Array, ""],
+    logit_bias: Float[Array, ""],
+    *,
+    axis_name: AxisName,
+) -> Float[Array, " b"]:
+    """`siglip_loss` inside `shard_map`; arguments as for `ring_clip_loss`."""
+    image, text = l2_normalize(image), l2_normalize(text)
+
+    def against(block: Array) -> Array:
+        return jnp.sum(jax.nn.softplus(_logits(image, block, logit_scale) + logit_bias), axis=1)
+
+    total = _around_the_ring(against, jnp.add, text, axis_name)
+    return total - _own_logits(image, text, logit_scale) - logit_bias
+
+
+def encode_in_chunks(encode: Callable[[Any], Any], batch: Any, chunks: int) -> Any:
+    """encode(batch), computed `chunks` parts after each other in both directions.
+
+    Only embeddings are kept; the backward pass runs each part again and sums the gradients of
+    whatever parameters `encode` closes over. Differentiating a loss of the result is GradCache.
+    Part i takes every `chunks`-th row from row i on, so that a batch whose rows are split over
+    devices stays where it is.
+
+    Args:
+      encode: tree of [b, ...] arrays -> tree of [b, ...] arrays, each row from its own row alone.
+      batch: tree of [B, ...] arrays.
+
+    Raises:
+      UserError: if `chunks` does not divide B.
+    """
+    size = jax.tree.leaves(batch)[0].shape[0]
+    if chunks < 1 or size % chunks:
+        raise UserError(f"a batch of {size} does not divide into {chunks} chunks of equal size")
+    split = lambda x: x.reshape(size // chunks, chunks, *x.shape[1:]).swapaxes(0, 1)  # noqa: E731
+    join = lambda x: x.swapaxes(0, 1).reshape(size, *x.shape[2:])  # noqa: E731
+    return jax.tree.map(join, jax.lax.map(jax.checkpoint(encode), jax.tree.map(split, batch)))
+
+
+def _inverse_temperature(logit_scale: Array) -> Array:
+    # `where`, not `minimum`: at the limit itself, where clamping puts it, the gradient is whole.
+    return jnp.exp(jnp.where(logit_scale > MAX_LOGIT_SCALE, MAX_LOGIT_SCALE, logit_scale))
+
+
+def _logits(left: Array, right: Array, logit_scale: Array) -> Array:
+    # Up to 100 times a cosine: the fast products of accelerators (8 or 10 bits) would round a
+    # logit by about 0.2, and the towers cost a thousand times more than this product.
+    cosines = jnp.matmul(left, right.T, precision=jax.lax.Precision.HIGHEST)
+    return _inverse_temperature(logit_scale) * cosines
+
+
+def _own_logits(left: Array, right: Array, logit_scale: Array) -> Array:
+    return _inverse_temperature(logit_scale) * jnp.sum(left * right, axis=-1)
+
+
+def _around_the_ring(
+    contribution: Callable[[Array], Array],
+    combine: Callable[[Array, Array], Array],
+    block: Array,
+    axis_name: AxisName,
+) -> Array:
+    """Combines contribution(block) over the blocks of all devices.
+
+    The backward pass keeps the blocks and recomputes their logits.
+    """
+    contribution = jax.checkpoint(contribution)
+    devices = jax.lax.axis_size(axis_name)
+    to_next = [(i, (i + 1) % devices) for i in range(devices)]
+
+    def step(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+        total, block = carry
+        block = jax.lax.ppermute(block, axis_name, to_next)
+        return (combine(total, contribution(block)), block), None
+
+    start = (contribution(block), block)
+    return jax.lax.scan(step, start, None, length=devices - 1)[0][0]
