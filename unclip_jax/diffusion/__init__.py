@@ -18,6 +18,7 @@ from unclip_jax.diffusion.samplers import (
     make_sampler,
     sample,
 )
+from unclip_jax.diffusion.samplers.analytic_dpm import Moments, estimate_moments, merge_moments
 from unclip_jax.diffusion.schedule import (
     SCHEDULES,
     NoiseSchedule,
@@ -43,6 +44,7 @@ __all__ = [
     "Gaussian",
     "GaussianProcess",
     "Guidance",
+    "Moments",
     "NoiseSchedule",
     "Objective",
     "PredictionType",
@@ -50,11 +52,13 @@ __all__ = [
     "Sampler",
     "StaticThresholding",
     "Variance",
+    "estimate_moments",
     "importance_weights",
     "initial_noise",
     "make_denoiser",
     "make_sampler",
     "make_schedule",
+    "merge_moments",
     "quartile_means",
     "quartile_sums",
     "rescale_zero_terminal_snr",

@@ -6,9 +6,13 @@ from typing import Any
 
 from unclip_jax.diffusion.choices import build
 from unclip_jax.diffusion.respacing import Spacing
+from unclip_jax.diffusion.samplers.analytic_dpm import analytic_dpm
 from unclip_jax.diffusion.samplers.base import Sampler, initial_noise, sample
 from unclip_jax.diffusion.samplers.ddim import ddim, ddim_inversion
 from unclip_jax.diffusion.samplers.ddpm import ddpm
+from unclip_jax.diffusion.samplers.dpm_solver import dpm_solver_2m, dpm_solver_2m_sde
+from unclip_jax.diffusion.samplers.heun import heun
+from unclip_jax.diffusion.samplers.plms import plms
 from unclip_jax.diffusion.schedule import NoiseSchedule
 
 SAMPLERS: Mapping[str, Callable[..., Sampler]] = MappingProxyType(
@@ -16,6 +20,11 @@ SAMPLERS: Mapping[str, Callable[..., Sampler]] = MappingProxyType(
         "ddpm": ddpm,
         "ddim": ddim,
         "ddim_inversion": ddim_inversion,
+        "dpm++2m": dpm_solver_2m,
+        "dpm++2m_sde": dpm_solver_2m_sde,
+        "heun": heun,
+        "plms": plms,
+        "analytic_dpm": analytic_dpm,
     }
 )
 
