@@ -1,0 +1,25 @@
+"""Captioned images and CLIP embeddings -> the global batches of a run. See docs/data.md."""
+
+from unclip_jax.data.batches import TrainBatches, default_layout, eval_batches, train_batches
+from unclip_jax.data.dataset import Dataset, open_dataset
+from unclip_jax.data.embeddings import Provenance, statistics, write_embeddings
+from unclip_jax.data.fields import BatchFields
+from unclip_jax.data.order import Layout
+from unclip_jax.data.position import DataPosition
+from unclip_jax.data.storage import ShardError
+
+__all__ = [
+    "BatchFields",
+    "DataPosition",
+    "Dataset",
+    "Layout",
+    "Provenance",
+    "ShardError",
+    "TrainBatches",
+    "default_layout",
+    "eval_batches",
+    "open_dataset",
+    "statistics",
+    "train_batches",
+    "write_embeddings",
+]

@@ -2,7 +2,7 @@
 
 CLIP (Radford et al., 2021; `clip/simple_tokenizer.py`) mends mojibake with ftfy, decodes HTML
 entities twice (web captions are often escaped twice), collapses white space and lower-cases. Every
-released CLIP was trained on text in this form, so ids are right only with these steps in this order.
+released CLIP was trained on text in this form: its ids need these steps in this order.
 """
 
 import html

@@ -1,11 +1,10 @@
 """CLIP's byte-pair encoding: 49,408 ids, of which the last two are start and end of text.
 
 The vocabulary (48,894 merges) and the encoder come with `instant-clip-tokenizer`, written in Rust.
-Its words are split by CLIP's pattern, but case-sensitively, while CLIP's ignores case. On clean text
-that differs for two code points of all of Unicode: U+0345 (combining iota, which turns into a letter
-when case is ignored) and U+017F (long s, also from the ligature U+FB05) after an apostrophe. In
-texts with these the mark counts as punctuation and the long s starts a word; all other texts get
-CLIP's ids exactly.
+Its words are split by CLIP's pattern, but case-sensitively, while CLIP's ignores case. On clean
+text that differs for two code points of all of Unicode: U+0345 (combining iota, a letter when case
+is ignored) and U+017F (long s, also from the ligature U+FB05) after an apostrophe. In texts with
+these the mark counts as punctuation and the long s starts a word; all others get CLIP's ids.
 """
 
 import functools

@@ -1,0 +1,159 @@
+"""Samples -> arrays, with a bad sample replaced by another or masked.
+
+In training a sample that cannot be used is substituted by one from the same shuffle window, drawn
+by a hash of its position: a pure function of the data's bytes, so batches stay equal on any number
+of hosts and after a restart, and no host runs out of batches early. In evaluation it is masked.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unclip_jax.data.captions import choose_caption, read_captions
+from unclip_jax.data.dataset import Dataset
+from unclip_jax.data.embeddings import present
+from unclip_jax.data.fields import BadSample
+from unclip_jax.data.images import CENTER, Crop, decode_image
+from unclip_jax.data.keys import IMAGE_EXTENSIONS, extension
+from unclip_jax.data.order import Order, mix
+from unclip_jax.data.storage import ShardError
+from unclip_jax.data.tokens import TokenTable
+from unclip_jax.text import tokenize
+
+MAX_SUBSTITUTES = 16
+Arrays = dict[str, np.ndarray]
+
+
+class Event(NamedTuple):
+    """One sample that could not be used (or, for `caption_recoded`, that had to be mended)."""
+
+    reason: str
+    shard: str
+    ordinal: int
+    key: str
+    detail: str
+
+
+class Assembler:
+    """Makes arrays from sample numbers; the seed is for crops, flips and choice of caption."""
+
+    def __init__(self, dataset: Dataset, seed: int = 0, tokens: TokenTable | None = None):
+        self.dataset = dataset
+        self.seed = seed
+        self._tokens = tokens
+
+    def train_rows(
+        self, order: Order, spans: Sequence[tuple[int, int, int]]
+    ) -> tuple[Arrays, list]:
+        """Returns (arrays, events) for spans of (lane, first position, count), in that order."""
+        places = [(lane, start + i) for lane, start, count in spans for i in range(count)]
+        drawn = [order.samples(*span) for span in spans]
+        epochs = np.concatenate([epochs for epochs, _ in drawn])
+        samples = np.concatenate([samples for _, samples in drawn])
+        arrays = self._empty(len(places))
+        rows = np.arange(len(places))
+        events = []
+        for attempt in range(1, MAX_SUBSTITUTES + 2):
+            bad = self._fill(arrays, rows, epochs, samples, events)
+            if not bad.size:
+                return arrays, events
+            rows = rows[bad]
+            redrawn = [order.substitute(*places[row], attempt) for row in rows]
+            epochs, samples = (np.array(column) for column in zip(*redrawn, strict=True))
+        raise ShardError(
+            f"{events[-1].shard}: {MAX_SUBSTITUTES} samples drawn instead of a bad one were bad, "
+            f"the last by {events[-1].reason} {events[-1].detail}; see `unclip data lint`"
+        )
+
+    def exact_rows(self, samples: NDArray[np.int64]) -> tuple[Arrays, list]:
+        """Returns (arrays, events) with "valid" bool [n]; rows of bad samples are zero."""
+        arrays = self._empty(len(samples))
+        valid = np.ones(len(samples), bool)
+        events = []
+        epochs = np.zeros(len(samples), np.int64)
+        bad = self._fill(arrays, np.arange(len(samples)), epochs, samples, events)
+        valid[bad] = False
+        for array in arrays.values():
+            array[bad] = 0
+        return {**arrays, "valid": valid}, events
+
+    def _empty(self, rows: int) -> Arrays:
+        return {k: np.empty((rows, *s), dtype) for k, (s, dtype) in self.dataset.specs().items()}
+
+    def _fill(self, arrays, rows, epochs, samples, events) -> NDArray[np.int64]:
+        """Fills `rows` of the arrays and returns which entries of `rows` could not be."""
+        good = np.ones(len(rows), bool)
+        for kind in self.dataset.fields.embeddings:
+            values = self.dataset.embedding_rows(kind, samples)
+            arrays[f"{kind}_embedding"][rows] = values
+            for i in np.flatnonzero(good & ~present(values)):
+                events.append(self._event(samples[i], "", BadSample(f"{kind}_embedding_missing")))
+                good[i] = False
+        if self._tokens is not None:
+            tokens, reasons = self._tokens.get(samples)
+            arrays["tokens"][rows] = tokens
+            for i in np.flatnonzero(good & (reasons != 0)):
+                events.append(
+                    self._event(samples[i], "", BadSample(self._tokens.reason(reasons[i])))
+                )
+                good[i] = False
+        elif self.dataset.fields.image_sizes or self.dataset.fields.reads_text:
+            self._read(arrays, rows, epochs, samples, good, events)
+        return np.flatnonzero(~good)
+
+    def _read(self, arrays, rows, epochs, samples, good, events) -> None:
+        captions, captioned = [], []
+        for i in np.flatnonzero(good):
+            sample = int(samples[i])
+            draw = mix(self.seed, int(epochs[i]), sample)
+            key, members = self.dataset.read(sample)
+            try:
+                self._read_image(arrays, rows[i], members, draw)
+                if self.dataset.fields.reads_text:
+                    caption, mended = self._read_caption(members, draw)
+                    captions.append(caption)
+                    captioned.append(rows[i])
+                    if mended:
+                        events.append(self._event(sample, key, BadSample("caption_recoded")))
+            except BadSample as bad:
+                events.append(self._event(sample, key, bad))
+                good[i] = False
+        if captions:
+            length = self.dataset.fields.context_length
+            arrays["tokens"][captioned] = tokenize(captions, length)
+
+    def _read_image(self, arrays: Arrays, row: int, members: dict, draw: int) -> None:
+        fields = self.dataset.fields
+        if not fields.image_sizes:
+            return
+        content = next(
+            (v for k, v in members.items() if extension(k) in IMAGE_EXTENSIONS and len(v)), b""
+        )
+        images = decode_image(
+            content,
+            fields.image_sizes,
+            crop=self._crop(draw) if fields.is_random else CENTER,
+            quality=fields.quality,
+            min_side=fields.min_side,
+            max_pixels=fields.max_pixels,
+        )
+        for size, image in zip(fields.image_sizes, images, strict=True):
+            arrays[f"image_{size}"][row] = image
+
+    def _read_caption(self, members: dict, draw: int) -> tuple[str, bool]:
+        captions, mended = read_captions(members, self.dataset.fields.caption_fields)
+        return choose_caption(captions, self.dataset.fields, mix(draw, 4)), mended
+
+    def _crop(self, draw: int) -> Crop:
+        fields = self.dataset.fields
+        scale, x, y = (mix(draw, i) / 2**64 for i in range(3))
+        flip = fields.flip and mix(draw, 3) % 2 == 1
+        if fields.crop == "center":
+            return Crop(flip=flip)
+        return Crop(fields.min_crop + (1 - fields.min_crop) * scale, x, y, flip)
+
+    def _event(self, sample: int, key: str, bad: BadSample) -> Event:
+        number, ordinal = self.dataset.locate(int(sample))
+        return Event(bad.reason, self.dataset.shards[number].path, ordinal, key, bad.detail)

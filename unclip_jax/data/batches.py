@@ -1,0 +1,161 @@
+"""The loader's two entries: endless training batches from a position, and one exact pass.
+
+Both give the same global batches on any number of hosts: host h of H gets rows [h·B/H, (h+1)·B/H).
+"""
+
+from collections.abc import Iterator
+
+from unclip_jax.data import engine
+from unclip_jax.data.assembly import Arrays, Assembler
+from unclip_jax.data.bad_samples import BadSamples
+from unclip_jax.data.dataset import Dataset
+from unclip_jax.data.order import Layout, Order
+from unclip_jax.data.position import DataPosition
+from unclip_jax.data.tokens import token_table
+from unclip_jax.errors import UserError
+
+MAX_LANES = 256
+FULL_SHUFFLE_LIMIT = 2_000_000  # samples; above, tables of the full shuffle grow past 100 MB
+CHUNK, WINDOW = 64, 1024
+
+
+def default_layout(dataset: Dataset, batch_size: int) -> Layout:
+    """Returns the order of a new run: a full shuffle of a small local set, else chunks."""
+    lanes = max(d for d in range(1, min(batch_size, MAX_LANES) + 1) if batch_size % d == 0)
+    small = len(dataset) < lanes * WINDOW
+    if small or (dataset.is_local and len(dataset) <= FULL_SHUFFLE_LIMIT):
+        return Layout(lanes)
+    return Layout(lanes, CHUNK, WINDOW)
+
+
+def train_batches(
+    dataset: Dataset,
+    batch_size: int,
+    *,
+    seed: int,
+    position: DataPosition | None = None,
+    layout: Layout | None = None,
+    workers: int = 0,
+    threads: int | None = None,
+    hosts: int = 1,
+    host: int = 0,
+    max_bad_fraction: float = 0.01,
+    quarantine: str | None = None,
+) -> "TrainBatches":
+    """Starts endless training batches, at the beginning or at a saved position.
+
+    Args:
+      dataset: what to read.
+      batch_size: global batch B; a multiple of the layout's lanes, and of `hosts`.
+      seed: of the order, crops and flips.
+      position: where to go on; None begins.
+      layout: the order's shape; None is that of `position`, or `default_layout`.
+      workers: processes that read and decode; 0 uses threads of this one. Runs without images
+        always use threads.
+      threads: of this process, or of all workers together; default min(8, cores).
+      hosts, host: how many processes share the global batch, and which one this is.
+      max_bad_fraction: more bad samples than this in 10,000 rows raise UserError.
+      quarantine: JSON-lines file that gets every bad sample.
+
+    Raises:
+      UserError: the position belongs to other data, another seed, or does not fit the batch.
+    """
+    position = _start(dataset, batch_size, seed, position, layout)
+    lanes = position.layout.lanes
+    if batch_size % lanes or lanes % hosts:
+        raise UserError(
+            f"batch size {batch_size} on {hosts} hosts does not fit {lanes} data lanes: the batch "
+            "must be a multiple of the lanes, and the lanes of the hosts"
+        )
+    reads_images = bool(dataset.fields.image_sizes)
+    workers = workers if reads_images else 0
+    mine = range(host * lanes // hosts, (host + 1) * lanes // hosts)
+    per_lane = batch_size // lanes
+    per_step = engine.elements_per_step(len(mine), per_lane, workers) if reads_images else 1
+    width = len(mine) // per_step
+    groups = [mine[i : i + width] for i in range(0, len(mine), width)]
+    assembler = Assembler(dataset, seed, token_table(dataset))
+    order = Order(dataset.counts, position.layout, seed)
+    first = position.examples // lanes
+    source = engine.TrainSource(assembler, order, first, per_lane, groups)
+    steps = engine.run(source, per_step, workers=workers, threads=threads if reads_images else 1)
+    bad = BadSamples(max_bad_fraction, quarantine=quarantine)
+    return TrainBatches(steps, position, batch_size, bad)
+
+
+class TrainBatches:
+    """Iterates over (batch, position after it); `bad` counts what was substituted on this host."""
+
+    def __init__(
+        self, steps: engine.Steps, position: DataPosition, batch_size: int, bad: BadSamples
+    ):
+        self._steps = steps
+        self._batch_size = batch_size
+        self.position = position
+        self.bad = bad
+
+    def __iter__(self) -> "TrainBatches":
+        return self
+
+    def __next__(self) -> tuple[Arrays, DataPosition]:
+        arrays, events = next(self._steps)
+        self.bad.record(events, len(next(iter(arrays.values()))))
+        self.position = self.position.advance(self._batch_size)
+        return arrays, self.position
+
+    def close(self) -> None:
+        """Stops threads and worker processes."""
+        self._steps.close()
+
+
+def eval_batches(
+    dataset: Dataset,
+    batch_size: int,
+    *,
+    workers: int = 0,
+    threads: int | None = None,
+    hosts: int = 1,
+    host: int = 0,
+    bad: BadSamples | None = None,
+) -> Iterator[Arrays]:
+    """Yields every sample once, in the order of the shards, in ceil(N / B) equal batches.
+
+    Each batch has "valid" bool [B / hosts]: False behind the last sample, and for samples that
+    cannot be used (their rows are zero). `bad` counts these if given.
+    """
+    if batch_size % hosts:
+        raise UserError(f"batch size {batch_size} is not a multiple of {hosts} hosts")
+    rows = batch_size // hosts
+    per_step = engine.elements_per_step(rows, 1, workers)
+    assembler = Assembler(dataset)
+    source = engine.ExactSource(assembler, batch_size, host * rows, rows, rows // per_step)
+    steps = engine.run(source, per_step, workers=workers, threads=threads)
+    try:
+        for arrays, events in steps:
+            if bad is not None:
+                bad.record(events, int(arrays["valid"].sum()) + len(events))
+            yield arrays
+    finally:
+        steps.close()
+
+
+def _start(
+    dataset: Dataset,
+    batch_size: int,
+    seed: int,
+    position: DataPosition | None,
+    layout: Layout | None,
+) -> DataPosition:
+    if position is None:
+        layout = layout or default_layout(dataset, batch_size)
+        return DataPosition(0, seed, layout, dataset.fingerprint)
+    if position.fingerprint != dataset.fingerprint:
+        raise UserError(
+            f"the data set has changed since the checkpoint (fingerprint {dataset.fingerprint[:12]}"
+            f", was {position.fingerprint[:12]}); use the same shards, or start from no position"
+        )
+    if position.seed != seed:
+        raise UserError(f"the checkpoint's data seed is {position.seed}, not {seed}; keep the seed")
+    if layout is not None and layout != position.layout:
+        raise UserError(f"the checkpoint's data layout is {position.layout}, not {layout}; keep it")
+    return position

@@ -1,0 +1,197 @@
+"""A data set: shards whose samples are numbered 0 … N-1, in the order of the shards.
+
+The list of samples is fixed when the data set is opened: a sample that lacks a wanted field is left
+out by its index's mask, so every run over the set knows its length. What can only be seen by
+decoding is found later and substituted (`assembly.py`).
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from unclip_jax.data import tar
+from unclip_jax.data.catalog import Shard, shard_index, summarise
+from unclip_jax.data.embeddings import (
+    Provenance,
+    SideCar,
+    check_side_cars,
+    open_side_car,
+    statistics,
+)
+from unclip_jax.data.fields import BatchFields
+from unclip_jax.data.keys import split_name
+from unclip_jax.data.shards import expand_shards
+from unclip_jax.data.storage import ShardError, read_range
+from unclip_jax.errors import UserError
+
+_MAX_MISSING = 0.05
+
+
+def open_dataset(
+    shards: str | Sequence[str], fields: BatchFields, *, index_dir: str | None = None
+) -> "Dataset":
+    """Opens webdataset shards, building missing indexes.
+
+    Args:
+      shards: paths, globs, braces (`'data/{000..099}.tar'`), folders; see `expand_shards`.
+      fields: what batches will hold.
+      index_dir: where indexes are kept if not beside the shards (read-only data).
+
+    Raises:
+      UserError: shards are missing, empty or compressed; more than 5 % of the samples lack a wanted
+        field; embeddings are missing or do not belong to these shards or to each other.
+    """
+    opened = tuple(summarise(path, index_dir) for path in expand_shards(shards))
+    dataset = Dataset(opened, fields)
+    _check_missing(dataset)
+    for kind in fields.embeddings:
+        cars = [open_side_car(shard.path, shard.summary, kind) for shard in opened]
+        check_side_cars(cars, kind)
+    return dataset
+
+
+class Dataset:
+    """Numbered samples of some shards; `len()` of them, read by number.
+
+    Attributes:
+      shards: the tars, in order.
+      fields: what batches hold.
+      counts: int64 [shards], samples of each that have the wanted fields.
+      fingerprint: digest of the sample list; equal for copies of the data, whatever their folder.
+    """
+
+    def __init__(self, shards: tuple[Shard, ...], fields: BatchFields):
+        self.shards = shards
+        self.fields = fields
+        self.counts = np.array([_kept(shard, fields) for shard in shards], np.int64)
+        self.fingerprint = _fingerprint(shards, self.counts)
+        self._ends = np.cumsum(self.counts)
+        self._ordinals = functools.lru_cache(maxsize=4096)(self._load_ordinals)
+        self._side_car = functools.lru_cache(maxsize=4096)(self._open_side_car)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __repr__(self) -> str:
+        return f"Dataset({len(self)} samples in {len(self.shards)} shards)"
+
+    @property
+    def is_local(self) -> bool:
+        return not any("://" in shard.path for shard in self.shards)
+
+    def select(self, numbers: Sequence[int]) -> "Dataset":
+        """Returns the data set of some of the shards."""
+        return Dataset(tuple(self.shards[number] for number in numbers), self.fields)
+
+    def ordinals(self, number: int) -> NDArray[np.int64]:
+        """Returns the ordinals in the tar of shard `number`'s samples."""
+        return self._ordinals(number)
+
+    def locate(self, sample: int) -> tuple[int, int]:
+        """Returns (shard number, ordinal in the tar) of a sample."""
+        number = int(np.searchsorted(self._ends, sample, "right"))
+        within = sample - int(self._ends[number] - self.counts[number])
+        return number, int(self._ordinals(number)[within])
+
+    def read(self, sample: int) -> tuple[str, dict[str, memoryview]]:
+        """Returns (key, field -> bytes) of a sample; of a repeated field, the first."""
+        number, ordinal = self.locate(sample)
+        shard = self.shards[number]
+        offset, length = shard_index(shard).span(ordinal)
+        key, members = None, {}
+        try:
+            for name, content in tar.parse_members(read_range(shard, offset, length)):
+                split = split_name(name)
+                if split is None:
+                    continue
+                key = split[0]
+                members.setdefault(split[1], content)
+        except tar.TarError as error:
+            raise ShardError(
+                f"{shard.path}: sample {ordinal} is not as indexed: {error}"
+            ) from error
+        if key is None:
+            raise ShardError(f"{shard.path}: sample {ordinal} is not as indexed: no members")
+        return key, members
+
+    def embedding_rows(self, kind: str, samples: Int[NDArray, "n"]) -> Float[np.ndarray, "n D"]:
+        """Returns the float32 embeddings of samples; rows of NaN or zeros are missing ones."""
+        out = np.empty((len(samples), self.embedding_width(kind)), np.float32)
+        numbers = np.searchsorted(self._ends, samples, "right")
+        for number in np.unique(numbers).tolist():
+            here = np.flatnonzero(numbers == number)
+            within = samples[here] - (self._ends[number] - self.counts[number])
+            out[here] = self._side_car(kind, number).rows[self._ordinals(number)[within]]
+        return out
+
+    def embedding_width(self, kind: str) -> int:
+        return self._side_car(kind, 0).rows.shape[1]
+
+    def provenance(self, kind: str) -> Provenance:
+        """Returns which model made the `kind` embeddings; open_dataset checked that all agree."""
+        return self._side_car(kind, 0).provenance
+
+    def statistics(self, kind: str) -> tuple[np.ndarray, np.ndarray, int]:
+        """Returns (mean [D], standard deviation [D], rows) of all embeddings of the shards."""
+        numbers = range(len(self.shards))
+        return statistics([self._side_car(kind, number).rows for number in numbers])
+
+    def specs(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Returns the shape (without the batch axis) and dtype of each array of a batch."""
+        fields = self.fields
+        specs = {f"image_{s}": ((s, s, 3), np.dtype(np.uint8)) for s in fields.image_sizes}
+        if fields.context_length is not None:
+            specs["tokens"] = ((fields.context_length,), np.dtype(np.int32))
+        for kind in fields.embeddings:
+            specs[f"{kind}_embedding"] = ((self.embedding_width(kind),), np.dtype(np.float32))
+        return specs
+
+    def __getstate__(self) -> dict:
+        return {"shards": self.shards, "fields": self.fields}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__init__(**state)
+
+    def _load_ordinals(self, number: int) -> NDArray[np.int64]:
+        """Returns the ordinals in the tar of a shard's kept samples."""
+        shard = self.shards[number]
+        if self.counts[number] == shard.summary.samples:
+            return np.arange(shard.summary.samples)
+        names = shard.summary.fields
+        keep = {mask: self.fields.keeps(names, mask) for mask in shard.summary.masks}
+        return np.flatnonzero([keep[mask] for mask in shard_index(shard).masks.tolist()])
+
+    def _open_side_car(self, kind: str, number: int) -> SideCar:
+        shard = self.shards[number]
+        return open_side_car(shard.path, shard.summary, kind)
+
+
+def _fingerprint(shards: tuple[Shard, ...], counts: NDArray[np.int64]) -> str:
+    lines = [
+        [Path(shard.path).name, shard.summary.tar_bytes, shard.summary.crc, kept]
+        for shard, kept in zip(shards, counts.tolist(), strict=True)
+    ]
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+
+def _kept(shard: Shard, fields: BatchFields) -> int:
+    summary = shard.summary
+    return sum(n for mask, n in summary.masks.items() if fields.keeps(summary.fields, mask))
+
+
+def _check_missing(dataset: Dataset) -> None:
+    total = sum(shard.summary.samples for shard in dataset.shards)
+    missing = total - len(dataset)
+    if len(dataset) and missing <= _MAX_MISSING * total:
+        return
+    names = sorted({n for shard in dataset.shards for n in shard.summary.fields if ":" not in n})
+    raise UserError(
+        f"{dataset.shards[0].path}: {missing} of {total} samples lack a wanted field (an image, or "
+        f"one of {', '.join(dataset.fields.caption_fields)}); the shards hold: {', '.join(names)}"
+    )

@@ -1,0 +1,112 @@
+"""What a batch holds: the one description that open_dataset, the decoder and the cache all read."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from unclip_jax.data.index import empty
+from unclip_jax.data.keys import IMAGE_EXTENSIONS, extension
+from unclip_jax.errors import UserError
+
+EMBEDDING_KINDS = ("image", "text")
+
+
+class BadSample(Exception):
+    """This sample cannot be used: `reason` is counted, `detail` is for the report."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class BatchFields:
+    """The arrays of a batch, and how they are made from a sample.
+
+    Attributes:
+      image_sizes: square sides in pixels; each gives "image_<side>" uint8 [B, side, side, 3], all
+        from one decode and one crop.
+      context_length: L of "tokens" int32 [B, L]; None for no tokens.
+      embeddings: of "image", "text"; each gives "<kind>_embedding" float32 [B, D] from the side-car
+        of each shard (`unclip embed`).
+      caption_fields: member names that may hold the caption, first found wins; "json:<key>" reads
+        the caption (or list of captions) under a key of the sample's json.
+      caption_choice: "first" or "random" among several captions (lists in json).
+      empty_caption: "substitute" counts a sample without text as bad; "keep" trains on it as the
+        empty text.
+      crop: "center" or "random" square of the shorter side; random crops shrink to `min_crop` of
+        that side (1 only shifts the square).
+      flip: mirrors half of the pictures, left to right.
+      quality: decoded side over wanted side before the last resize, 1 (fast) or 2 (closer to a full
+        decode; see docs/data.md).
+      min_side: smaller pictures are bad samples; max_pixels: larger ones are.
+    """
+
+    image_sizes: tuple[int, ...] = ()
+    context_length: int | None = None
+    embeddings: tuple[str, ...] = ()
+    caption_fields: tuple[str, ...] = ("txt", "text", "caption")
+    caption_choice: Literal["first", "random"] = "first"
+    empty_caption: Literal["substitute", "keep"] = "substitute"
+    crop: Literal["center", "random"] = "center"
+    min_crop: float = 1.0
+    flip: bool = False
+    quality: Literal[1, 2] = 1
+    min_side: int = 1
+    max_pixels: int = 64_000_000
+
+    def __post_init__(self):
+        unknown = sorted(set(self.embeddings) - set(EMBEDDING_KINDS))
+        if unknown:
+            raise UserError(f"embeddings: {unknown[0]!r} is not one of {EMBEDDING_KINDS}")
+        if not (self.image_sizes or self.context_length or self.embeddings):
+            raise UserError("a batch needs image_sizes, context_length or embeddings")
+        if any(size < 1 for size in self.image_sizes):
+            raise UserError(f"image_sizes {self.image_sizes} must be positive")
+        if not 0 < self.min_crop <= 1:
+            raise UserError(f"min_crop is {self.min_crop}; it must be in (0, 1]")
+        if "text" in self.embeddings and self.caption_choice == "random":
+            raise UserError(
+                "caption_choice 'random' and text embeddings contradict each other: the stored "
+                "embedding belongs to the first caption; use caption_choice 'first'"
+            )
+        moved = self.crop == "random" or self.flip
+        if "image" in self.embeddings and self.image_sizes and moved:
+            raise UserError(
+                "random crops or flips and image embeddings contradict each other: the stored "
+                "embedding belongs to the centre crop; use crop 'center' and flip False"
+            )
+
+    @property
+    def reads_text(self) -> bool:
+        return self.context_length is not None
+
+    @property
+    def is_random(self) -> bool:
+        """Whether a sample looks different from epoch to epoch."""
+        return self.crop == "random" or self.flip or self.caption_choice == "random"
+
+    def wanted(self, names: tuple[str, ...]) -> list[tuple[str, set[str]]]:
+        """Returns (what, field names that would do) for each thing a sample must have."""
+        needs = []
+        if self.image_sizes:
+            images = {n for n in names if extension(n) in IMAGE_EXTENSIONS}
+            needs.append(("image", images))
+        if self.reads_text:
+            members = {field.partition(":")[0] for field in self.caption_fields}
+            needs.append(("caption", members & set(names)))
+        return needs
+
+    def keeps(self, names: tuple[str, ...], mask: int) -> bool:
+        """Whether a sample that has the fields of `mask` (bits over `names`) is in the epoch."""
+        present = {name for bit, name in enumerate(names) if mask >> bit & 1}
+        allow_empty = self.empty_caption == "keep"
+        for what, choices in self.wanted(names):
+            usable = {
+                name
+                for name in choices & present
+                if empty(name) not in present or (what == "caption" and allow_empty)
+            }
+            if not usable:
+                return False
+        return True

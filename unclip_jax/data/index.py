@@ -1,0 +1,213 @@
+"""Where each sample of a shard begins: built by one pass over the headers, kept beside the shard.
+
+`<shard>.uidx` holds a JSON header (tar size and mtime it was built from, field names, what is wrong
+with the shard) and then, for n samples, uint32 offsets [n + 1] in 512-byte blocks and uint64 masks
+[n] of the fields each sample has (left out when all masks are equal). A shard whose size or mtime
+differs from its index is indexed anew. Files are replaced by rename, so several hosts may build the
+same index at once.
+"""
+
+import json
+import logging
+import os
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from unclip_jax.data import tar
+from unclip_jax.data.files import replace_file
+from unclip_jax.data.keys import split_name
+from unclip_jax.errors import UserError
+
+SUFFIX = ".uidx"
+_MAGIC = b"UNCLIPIX"
+_VERSION = 1
+_MAX_FIELDS = 64
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
+log = logging.getLogger(__name__)
+
+
+def empty(name: str) -> str:
+    """Returns the index's name for 'the field is there but has no bytes'."""
+    return f"{name}:empty"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The header of an index: all that is needed to plan a run, without the offsets.
+
+    `masks` maps a bit mask over `fields` to its number of samples; `problems` counts what the scan
+    found (duplicate_field, interleaved_key, truncated, lost_bytes).
+    """
+
+    tar_bytes: int
+    mtime_ns: int
+    samples: int
+    fields: tuple[str, ...]
+    masks: dict[int, int]
+    problems: dict[str, int] = field(default_factory=dict)
+    crc: int = 0
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """Sample i of the shard is the bytes [512 * offsets[i], 512 * offsets[i + 1])."""
+
+    summary: Summary
+    offsets: np.ndarray  # uint32 [n + 1]
+    masks: np.ndarray  # uint64 [n]
+
+    def span(self, ordinal: int) -> tuple[int, int]:
+        """Returns (first byte, number of bytes) of a sample."""
+        first, last = int(self.offsets[ordinal]), int(self.offsets[ordinal + 1])
+        return first * tar.BLOCK, (last - first) * tar.BLOCK
+
+
+def build_index(path: str | Path) -> ShardIndex:
+    """Scans a shard's headers. Raises UserError for a missing, empty or compressed file."""
+    path = Path(path)
+    stat = _stat(path)
+    if stat.st_size == 0:
+        raise UserError(f"{path}: the shard is empty (0 bytes); remove it from the list")
+    with path.open("rb") as file:
+        _refuse_compressed(path, file.read(2))
+        return scan(file, stat.st_size, stat.st_mtime_ns, str(path))
+
+
+def scan(file, size: int, mtime_ns: int, name: str) -> ShardIndex:
+    """Builds the index of an open tar of `size` bytes."""
+    scanner = tar.TarScanner(file, size)
+    names: dict[str, int] = {}  # field name -> bit
+    offsets, masks, problems = [], [], Counter()
+    seen: set[str] = set()
+    current = None
+    for member in scanner:
+        split = split_name(member.name)
+        if split is None:
+            continue
+        key, own = split
+        if key != current:
+            problems["interleaved_key"] += key in seen
+            seen.add(key)
+            offsets.append(member.start // tar.BLOCK)
+            masks.append(0)
+            current = key
+        bit = 1 << _bit(names, own, name)
+        if masks[-1] & bit:
+            problems["duplicate_field"] += 1
+            continue
+        masks[-1] |= bit
+        if member.size == 0:
+            masks[-1] |= 1 << _bit(names, empty(own), name)
+    if scanner.problem:
+        problems["truncated"] = 1
+        problems["lost_bytes"] = size - scanner.end
+        log.warning("%s: %s; %d bytes lost", name, scanner.problem, size - scanner.end)
+    offsets.append(scanner.end // tar.BLOCK)
+    return _assemble(size, mtime_ns, offsets, masks, names, +problems)
+
+
+def load_summary(path: str | Path) -> Summary | None:
+    """Returns the header of the index at `path`, or None if there is no valid one."""
+    read = _read(Path(path), payload=False)
+    return read[0] if read else None
+
+
+def load_index(path: str | Path) -> ShardIndex | None:
+    """Returns the index at `path`, or None if there is no valid one."""
+    read = _read(Path(path), payload=True)
+    if read is None:
+        return None
+    summary, content = read
+    if zlib.crc32(content) != summary.crc:
+        return None
+    split = 4 * (summary.samples + 1)
+    offsets = np.frombuffer(content[:split], "<u4")
+    if len(summary.masks) > 1:
+        masks = np.frombuffer(content[split:], "<u8")
+    else:
+        masks = np.full(summary.samples, next(iter(summary.masks), 0), np.uint64)
+    return ShardIndex(summary, offsets, masks)
+
+
+def save_index(index: ShardIndex, path: str | Path) -> None:
+    """Writes the index by rename. Raises OSError where the folder cannot be written."""
+    header = json.dumps(_header(index.summary), sort_keys=True).encode()
+    start = _MAGIC + len(header).to_bytes(4, "little") + header
+    replace_file(Path(path), start + _payload(index))
+
+
+def is_current(summary: Summary, path: str | Path) -> bool:
+    """Whether the shard still has the size and mtime that it was indexed with."""
+    stat = _stat(Path(path))
+    return (stat.st_size, stat.st_mtime_ns) == (summary.tar_bytes, summary.mtime_ns)
+
+
+def _assemble(size, mtime_ns, offsets, masks, names, problems) -> ShardIndex:
+    masks = np.array(masks, np.uint64)
+    values, counts = np.unique(masks, return_counts=True)
+    summary = Summary(
+        tar_bytes=size,
+        mtime_ns=mtime_ns,
+        samples=len(masks),
+        fields=tuple(names),
+        masks=dict(zip(values.tolist(), counts.tolist(), strict=True)),
+        problems=dict(problems),
+    )
+    index = ShardIndex(summary, np.array(offsets, np.uint32), masks)
+    crc = zlib.crc32(_payload(index))
+    return ShardIndex(Summary(**{**vars(summary), "crc": crc}), index.offsets, masks)
+
+
+def _payload(index: ShardIndex) -> bytes:
+    masks = index.masks.astype("<u8").tobytes() if len(index.summary.masks) > 1 else b""
+    return index.offsets.astype("<u4").tobytes() + masks
+
+
+def _header(summary: Summary) -> dict:
+    masks = {str(mask): count for mask, count in summary.masks.items()}
+    return {"version": _VERSION, **vars(summary), "fields": list(summary.fields), "masks": masks}
+
+
+def _read(path: Path, *, payload: bool) -> tuple[Summary, bytes] | None:
+    try:
+        with path.open("rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:
+                return None
+            header = json.loads(file.read(int.from_bytes(file.read(4), "little")))
+            content = file.read() if payload else b""
+    except (FileNotFoundError, ValueError):
+        return None
+    if header.pop("version", None) != _VERSION:
+        return None
+    header["fields"] = tuple(header["fields"])
+    header["masks"] = {int(mask): count for mask, count in header["masks"].items()}
+    return Summary(**header), content
+
+
+def _bit(names: dict[str, int], name: str, shard: str) -> int:
+    if name not in names and len(names) == _MAX_FIELDS:
+        some = ", ".join(list(names)[:4])
+        raise UserError(
+            f"{shard}: more than {_MAX_FIELDS} different fields ({some}, …); a sample's key ends "
+            "at the first dot of the file name, so rename the files to have no dot in their key"
+        )
+    return names.setdefault(name, len(names))
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such shard; check the path") from None
+
+
+def _refuse_compressed(path: Path, magic: bytes) -> None:
+    if magic in _COMPRESSED:
+        raise UserError(
+            f"{path}: a {_COMPRESSED[magic]}-compressed tar cannot be read at random; "
+            "decompress it, or rewrite it with `unclip data convert`"
+        )

@@ -1,0 +1,24 @@
+"""What a file name in a shard means: webdataset's rule for keys and fields.
+
+The key is the path up to the first dot of the base name, the field is the rest in lower case:
+`d.ir/a.b.JPG` has key `d.ir/a` and field `b.jpg`. Adjacent members with one key are a sample.
+"""
+
+import re
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "avif")
+_SPLIT = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
+_META = re.compile(r"__[^/]*__($|/)")
+
+
+def split_name(name: str) -> tuple[str, str] | None:
+    """Returns (key, field), or None for a member that belongs to no sample (`.x`, `x`, `__m__`)."""
+    match = _SPLIT.fullmatch(name)
+    if match is None or _META.match(name):
+        return None
+    return match.group(1), match.group(2).lower()
+
+
+def extension(field: str) -> str:
+    """Returns what says how a field is encoded: its last component (`b.jpg` is a `jpg`)."""
+    return field.rpartition(".")[2]
