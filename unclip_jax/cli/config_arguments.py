@@ -1,4 +1,4 @@
-"""`--config FILE:VARIANT --config.path.to.setting=VALUE …`, shared by the commands that take one."""
+"""`--config FILE:VARIANT --config.path.to.setting=VALUE …`, for the commands that take one."""
 
 import argparse
 

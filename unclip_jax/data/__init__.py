@@ -1,6 +1,7 @@
 """Captioned images and CLIP embeddings -> the global batches of a run. See docs/data.md."""
 
 from unclip_jax.data.batches import TrainBatches, default_layout, eval_batches, train_batches
+from unclip_jax.data.captions import caption
 from unclip_jax.data.dataset import Dataset, open_dataset
 from unclip_jax.data.embeddings import Provenance, statistics, write_embeddings
 from unclip_jax.data.fields import BatchFields
@@ -16,6 +17,7 @@ __all__ = [
     "Provenance",
     "ShardError",
     "TrainBatches",
+    "caption",
     "default_layout",
     "eval_batches",
     "open_dataset",

@@ -2,9 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from unclip_jax.data.fields import BadSample, BatchFields
 from unclip_jax.text import clean
+
+if TYPE_CHECKING:
+    from unclip_jax.data.dataset import Dataset
 
 _BOM = "\ufeff"
 
@@ -26,6 +30,15 @@ def read_captions(members: Mapping[str, memoryview], fields: tuple[str, ...]) ->
         if captions:
             return captions, mended
     raise BadSample("caption_missing", f"none of {', '.join(fields)}")
+
+
+def caption(dataset: "Dataset", sample: int) -> str:
+    """The first caption of a sample, as written; "" if it has none."""
+    _, members = dataset.read(sample)
+    try:
+        return read_captions(members, dataset.fields.caption_fields)[0][0]
+    except BadSample:
+        return ""
 
 
 def decode_text(content: bytes) -> tuple[str, bool]:

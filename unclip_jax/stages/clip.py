@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from unclip_jax.config.fields import BatchFields
+from unclip_jax.config.needs import BatchNeeds
 from unclip_jax.config.schema import ClipModel, RunConfig
 from unclip_jax.core import images, precision
 from unclip_jax.models import Clip, clip_loss, siglip_loss
@@ -64,8 +64,8 @@ def build(config: RunConfig, model: ClipModel) -> Stage:
         }
         return losses, diagnostics
 
-    fields = BatchFields(image_sizes=(model.image_size,), context_length=model.context_length)
-    return Stage("clip", fields, init, loss)
+    needs = BatchNeeds(image_sizes=(model.image_size,), context_length=model.context_length)
+    return Stage("clip", needs, init, loss)
 
 
 def _normalised(z: Float[Array, "b d"]) -> Float[Array, "b d"]:

@@ -7,7 +7,7 @@ either can be guided, or left out, when sampling.
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from unclip_jax.config.fields import BatchFields
+from unclip_jax.config.needs import BatchNeeds
 from unclip_jax.config.schema import ClipModel, DecoderModel, RunConfig, Sampling
 from unclip_jax.core import images, precision, rng
 from unclip_jax.models import Clip, Decoder, TextTower, UNet
@@ -110,12 +110,12 @@ def build(config: RunConfig, model: DecoderModel, clip_model: ClipModel) -> Stag
         return {"real": images.to_float(batch[f"image_{size}"]), "from its embedding": drawn}
 
     clip_size = () if stored else (clip_model.image_size,)
-    fields = BatchFields(
+    needs = BatchNeeds(
         image_sizes=tuple(sorted({size, *clip_size})),
         context_length=context_length(model, clip_model),
         embeddings=("image",) if stored else (),
     )
-    return Stage("decoder", fields, init, loss, preview)
+    return Stage("decoder", needs, init, loss, preview)
 
 
 def sample_decoder(

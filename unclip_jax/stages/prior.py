@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from unclip_jax.config.fields import BatchFields
+from unclip_jax.config.needs import BatchNeeds
 from unclip_jax.config.schema import ClipModel, PriorModel, RunConfig, Sampling
 from unclip_jax.core import precision, rng
 from unclip_jax.models import Clip, PriorTransformer
@@ -78,12 +78,12 @@ def build(config: RunConfig, model: PriorModel, clip_model: ClipModel) -> Stage:
         return objective(network, x0, keys)
 
     stored = config.data.embeddings == "stored"
-    fields = BatchFields(
+    needs = BatchNeeds(
         image_sizes=() if stored else (clip_model.image_size,),
         context_length=length,
         embeddings=("image",) if stored else (),
     )
-    return Stage("prior", fields, init, loss)
+    return Stage("prior", needs, init, loss)
 
 
 def sample_prior(

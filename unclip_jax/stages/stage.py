@@ -14,7 +14,7 @@ from typing import Any
 
 from jaxtyping import Array, Float, Key
 
-from unclip_jax.config.fields import BatchFields
+from unclip_jax.config.needs import BatchNeeds
 
 Params = Mapping[str, Any]
 Batch = Mapping[str, Array]
@@ -30,7 +30,7 @@ class Stage:
 
     Attributes:
       name: "clip", "prior", "decoder" or "upsampler".
-      fields: what a batch must hold.
+      needs: what a batch must hold.
       init: key -> parameters (float32, plain nested dicts).
       loss: see the module.
       preview: (params, frozen, batch, keys) -> {column label: images [B, H, W, 3] in [-1, 1]};
@@ -38,7 +38,7 @@ class Stage:
     """
 
     name: str
-    fields: BatchFields
+    needs: BatchNeeds
     init: Init
     loss: Loss
     preview: Preview | None = None

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from unclip_jax.config.fields import BatchFields
+from unclip_jax.config.needs import BatchNeeds
 from unclip_jax.config.schema import RunConfig, Sampling, UpsamplerModel
 from unclip_jax.core import images, precision, rng
-from unclip_jax.models import EfficientUNet, UNet, Upsampler
+from unclip_jax.models import UNet, Upsampler
 from unclip_jax.stages.objective import diffusion_loss
 from unclip_jax.stages.sampling import Conditions, draw
 from unclip_jax.stages.stage import Batch, Diagnostics, Params, Stage
@@ -30,6 +30,8 @@ def make_upsampler(config: RunConfig, model: UpsamplerModel) -> Upsampler:
         "dtype": precision.compute_dtype(config.precision.compute),
     }
     if model.architecture == "efficient":
+        from unclip_jax.models import EfficientUNet
+
         return Upsampler(EfficientUNet(depths=(model.depth,) * len(model.multipliers), **shared))
     unet = UNet(
         depth=model.depth,
@@ -77,7 +79,7 @@ def build(config: RunConfig, model: UpsamplerModel) -> Stage:
         drawn = sample_upsampler(config, model, params, low, keys, sampling=config.sampling)
         return {"small": low, "upsampled": drawn, "real": high}
 
-    return Stage("upsampler", BatchFields(image_sizes=(model.image_size,)), init, loss, preview)
+    return Stage("upsampler", BatchNeeds(image_sizes=(model.image_size,)), init, loss, preview)
 
 
 def sample_upsampler(

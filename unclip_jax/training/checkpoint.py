@@ -17,9 +17,9 @@ from unclip_jax.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """What is saved beside the arrays: the data position and the training time so far."""
+    """What is saved beside the arrays: the data position (JSON) and the training time so far."""
 
-    position: dict[str, Any]
+    position: str | None
     seconds: float
 
 

@@ -54,7 +54,7 @@ class Hooks:
 def run_loop(
     state: TrainState,
     frozen: Any,
-    batches: Iterator[tuple[Any, dict[str, Any]]],
+    batches: Iterator[tuple[Any, str]],
     train_step: TrainStep,
     *,
     name: str,

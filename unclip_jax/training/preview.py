@@ -9,7 +9,7 @@ import numpy as np
 from unclip_jax import data
 from unclip_jax.config import RunConfig
 from unclip_jax.core import images, rng
-from unclip_jax.pictures import labelled_grid
+from unclip_jax.pictures.grid import labelled_grid
 from unclip_jax.stages.stage import Stage
 from unclip_jax.training.state import TrainState
 from unclip_jax.training.writers import MetricWriter
@@ -31,7 +31,7 @@ class Previewer:
         count = min(config.train.preview.examples, len(dataset))
         batch = next(data.eval_batches(dataset, count))
         self._batch = {k: v for k, v in batch.items() if k != "valid"}
-        self._captions = [dataset.caption(i) for i in range(count)]
+        self._captions = [data.caption(dataset, i) for i in range(count)]
         self._keys = rng.example_keys(jax.random.key(config.seed), "preview", 0, count)
         self._draw = jax.jit(stage.preview)
         self._frozen, self._folder, self._writer = frozen, workdir / "samples", writer

@@ -10,20 +10,29 @@ workdir/config.json      the resolved config
 
 import json
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from unclip_jax import data
 from unclip_jax.config import RunConfig, to_mapping, to_steps
 from unclip_jax.core import trees
-from unclip_jax.data.device import prefetch_to_device
+from unclip_jax.data.device import prefetch, to_global_arrays
 from unclip_jax.errors import UserError
-from unclip_jax.parallel import check_batch_size, make_mesh, replicated, shardings
+from unclip_jax.parallel import (
+    batch_sharding,
+    check_batch_size,
+    make_mesh,
+    replicated,
+    shardings,
+)
 from unclip_jax.stages.stage import Stage
 from unclip_jax.training import run_facts
 from unclip_jax.training.checkpoint import Checkpointer, Progress
+from unclip_jax.training.datasets import open_dataset
 from unclip_jax.training.evaluation import Validation
 from unclip_jax.training.loop import Hooks, Plan, run_loop
 from unclip_jax.training.optimizer import learning_rate, make_optimizer
@@ -50,7 +59,7 @@ def train(config: RunConfig, stage: Stage, frozen: Any, workdir: pathlib.Path) -
     batch_size = config.train.batch_size
     check_batch_size(batch_size, mesh)
     with jax.set_mesh(mesh):
-        dataset = data.open_dataset(config.data.train, stage.fields)
+        dataset = open_dataset(config.data.train, stage.needs)
         plan = make_plan(config, len(dataset))
         schedule = learning_rate(
             config.optim,
@@ -74,11 +83,12 @@ def train(config: RunConfig, stage: Stage, frozen: Any, workdir: pathlib.Path) -
         )  # fmt: skip
         hooks = _hooks(config, stage, frozen, workdir, mesh, writer)
         state, completed = run_loop(
-            state, frozen, prefetch_to_device(batches, mesh), train_step,
+            state, frozen, _on_device(batches, mesh), train_step,
             name=stage.name, plan=plan, hooks=hooks, checkpointer=checkpointer,
             writer=writer, start=start, batch_size=batch_size,
         )  # fmt: skip
         checkpointer.close()
+        batches.close()
         writer.close()
     if completed:
         (workdir / "done.json").write_text(json.dumps({"step": int(state.step)}))
@@ -106,7 +116,7 @@ def _steps(config: RunConfig, text: str, dataset_size: int, where: str) -> int:
 
 
 def _start(
-    config: RunConfig, stage: Stage, tx: Any, mesh: Any, checkpointer: Checkpointer
+    config: RunConfig, stage: Stage, tx: Any, mesh: Mesh, checkpointer: Checkpointer
 ) -> tuple[TrainState, Progress, Any]:
     """(state, progress, layout): the newest checkpoint, or a fresh state born sharded."""
 
@@ -117,7 +127,7 @@ def _start(
     layout = shardings(abstract, mesh)
     step = checkpointer.latest_step()
     if step is None:
-        return jax.jit(init, out_shardings=layout)(), Progress({}, 0.0), layout
+        return jax.jit(init, out_shardings=layout)(), Progress(None, 0.0), layout
     target = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, layout
     )
@@ -125,17 +135,30 @@ def _start(
     return state, progress, layout
 
 
+def _on_device(
+    batches: data.TrainBatches, mesh: Mesh
+) -> Iterator[tuple[dict[str, jax.Array], str]]:
+    """(batch, position after it) with the batch on the devices, two ahead of the loop."""
+    layout = batch_sharding(mesh)
+
+    def convert(item: tuple[dict[str, np.ndarray], data.DataPosition]) -> Any:
+        batch, position = item
+        return to_global_arrays(batch, layout), position.to_json()
+
+    return prefetch(batches, convert)
+
+
 def _hooks(
     config: RunConfig,
     stage: Stage,
     frozen: Any,
     workdir: pathlib.Path,
-    mesh: Any,
+    mesh: Mesh,
     writer: MetricWriter,
 ) -> Hooks:
     if config.data.validation is None:
         return Hooks(validate=None, preview=None)
-    dataset = data.open_dataset(config.data.validation, stage.fields)
+    dataset = open_dataset(config.data.validation, stage.needs)
     validation = Validation(config, stage, frozen, dataset, mesh)
     if stage.preview is None or not config.train.preview.examples:
         return Hooks(validate=validation, preview=None)

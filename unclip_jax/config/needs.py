@@ -1,11 +1,11 @@
-"""What a stage asks of the data: the one thing that both rooms know about each other."""
+"""What a stage needs in a batch; how samples are turned into it is the data room's business."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
-class BatchFields:
-    """Fields of a batch.
+class BatchNeeds:
+    """Arrays of a batch.
 
     Attributes:
       image_sizes: for each S a field `image_S`, uint8 [B, S, S, 3].

@@ -1,0 +1,53 @@
+# Everything a developer or a first visitor runs. Each target sets up what it needs.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+ORACLES ?= .venv-oracles
+
+.PHONY: help demo test test-current check golden docs oracles clean
+
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+$(BIN)/.installed: setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[emoji,test,dev]'
+	@touch $@
+
+demo: $(BIN)/.installed ## shards, CLIP, prior, decoder, upsampler, samples, evaluation; resumes
+	$(BIN)/unclip demo --out demo $(DEMO_FLAGS)
+
+test: $(BIN)/.installed ## the default tests
+	$(BIN)/python -m pytest
+
+test-current: ## the default tests on Python 3.12 and the newest jax that setup.py admits
+	python3.12 -m venv .venv-current
+	.venv-current/bin/python -m pip install --quiet --upgrade pip
+	.venv-current/bin/python -m pip install --quiet -e '.[emoji,test]'
+	.venv-current/bin/python -m pytest
+
+check: $(BIN)/.installed ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+golden: $(BIN)/.installed ## write the golden files anew; review their diff
+	UPDATE_GOLDEN=1 $(BIN)/python -m pytest tests/golden
+
+docs: $(BIN)/.installed ## run the commands and examples that the documentation shows
+	$(BIN)/python -m pytest tests/docs
+
+oracles: $(ORACLES)/.installed ## compare with torch, diffusers, transformers and open_clip
+	$(ORACLES)/bin/python -m pytest tests/oracles
+
+$(ORACLES)/.installed: tests/oracles/requirements.txt setup.py
+	$(PYTHON) -m venv $(ORACLES)
+	$(ORACLES)/bin/python -m pip install --quiet --upgrade pip
+	$(ORACLES)/bin/python -m pip install --quiet -r tests/oracles/requirements.txt
+	$(ORACLES)/bin/python -m pip install --quiet --no-deps -r tests/oracles/requirements-no-deps.txt
+	$(ORACLES)/bin/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	@touch $@
+
+clean: ## remove what the targets made, but for the demo's results
+	rm -rf $(VENV) .venv-current $(ORACLES) build dist *.egg-info

@@ -1,0 +1,91 @@
+"""Every shipped preset, paper-size ones included: init and train step have consistent shapes."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from unclip_jax import stages
+from unclip_jax.config import load_config
+from unclip_jax.core import rng, trees
+from unclip_jax.training.optimizer import learning_rate, make_optimizer
+from unclip_jax.training.state import init_state
+
+PRESETS = {
+    "clip": ("tiny", "emoji", "vit_l14", "vit_h16"),
+    "prior": ("tiny", "emoji", "karlo", "paper"),
+    "decoder": ("tiny", "emoji", "karlo", "paper"),
+    "upsampler": ("tiny", "emoji", "karlo", "paper_256", "paper_1024"),
+}
+CLIP_OF = {"tiny": "tiny", "emoji": "emoji", "karlo": "vit_l14", "paper": "vit_h16"}
+CASES = [(stage, variant) for stage, variants in PRESETS.items() for variant in variants]
+
+
+def build(stage, variant):
+    config = load_config(f"{stage}:{variant}")
+    clip = load_config(f"clip:{CLIP_OF.get(variant, 'tiny')}").model
+    return config, clip, stages.build(config, clip)
+
+
+def abstract_batch(needs, clip, rows):
+    shapes = {f"image_{s}": ((rows, s, s, 3), jnp.uint8) for s in needs.image_sizes}
+    if needs.context_length:
+        shapes["tokens"] = ((rows, needs.context_length), jnp.int32)
+    for kind in needs.embeddings:
+        shapes[f"{kind}_embedding"] = ((rows, clip.embedding_dim), jnp.float32)
+    return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize(("name", "variant"), CASES)
+def test_init_and_step_have_consistent_shapes(name, variant):
+    config, clip, stage = build(name, variant)
+    schedule = learning_rate(config.optim, warmup_steps=10, total_steps=100)
+    tx = make_optimizer(config.optim, schedule)
+    state = jax.eval_shape(lambda: init_state(stage, tx, jax.random.key(0)))
+    frozen_clip = stages.build(load_config(f"clip:{CLIP_OF.get(variant, 'tiny')}"))
+    dim = jax.ShapeDtypeStruct((clip.embedding_dim,), jnp.float32)
+    frozen = {
+        "clip": jax.eval_shape(frozen_clip.init, jax.random.key(0)),
+        "statistics": {"mean": dim, "std": dim},
+    }
+    batch = abstract_batch(stage.needs, clip, rows=2)
+
+    def grads(params, frozen, batch):
+        keys = rng.example_keys(jax.random.key(0), "train", 0, 2)
+        return jax.grad(lambda p: jnp.sum(stage.loss(p, frozen, batch, keys)[0]))(params)
+
+    shapes = jax.eval_shape(grads, state.params, frozen, batch)
+    assert jax.tree.structure(shapes) == jax.tree.structure(state.params)
+    for path, leaf in trees.flatten(state.params).items():
+        assert leaf.dtype == np.float32, path
+
+
+# Published or counted sizes; the nets' own tests break them down.
+@pytest.mark.parametrize(
+    ("name", "variant", "least", "most"),
+    [
+        ("prior", "karlo", 1.02e9, 1.03e9),
+        ("prior", "paper", 2.4e9, 2.7e9),  # 1.2 B prior and its 1.3 B text encoder
+        ("decoder", "karlo", 0.88e9, 0.90e9),
+        ("decoder", "paper", 3.5e9, 3.7e9),
+        ("upsampler", "paper_256", 0.69e9, 0.74e9),
+        ("upsampler", "paper_1024", 0.27e9, 0.29e9),
+        ("clip", "vit_l14", 427e6, 428e6),
+    ],
+)
+def test_sizes_are_the_published_ones(name, variant, least, most):
+    _, _, stage = build(name, variant)
+    assert least < trees.count(jax.eval_shape(stage.init, jax.random.key(0))) < most
+
+
+def test_every_variant_is_listed_here():
+    for stage, variants in PRESETS.items():
+        module = importlib.import_module(f"unclip_jax.configs.{stage}")
+        try:
+            module.get_config("no such variant")
+        except Exception as error:
+            text = str(error)
+        found = text.partition("valid: ")[2].rstrip(")").split(", ")
+        assert sorted(variants) == sorted(found)

@@ -1,0 +1,136 @@
+"""The stages on tiny batches: losses per example, independent draws, conditioning that matters."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from unclip_jax import stages
+from unclip_jax.config import load_config
+from unclip_jax.core import rng
+from unclip_jax.stages import features, upsampler
+from unclip_jax.stages.clip import make_clip
+from unclip_jax.stages.conditions import flags
+from unclip_jax.stages.features import cut
+from unclip_jax.text import tokenize
+
+ROWS = 6
+
+
+def random_batch(needs, dim=16):
+    generator = np.random.default_rng(0)
+    batch = {}
+    for s in needs.image_sizes:
+        batch[f"image_{s}"] = generator.integers(0, 256, (ROWS, s, s, 3)).astype(np.uint8)
+    if needs.context_length:
+        tokens = generator.integers(1, 1000, (ROWS, needs.context_length)).astype(np.int32)
+        tokens[:, 0] = 49406
+        tokens[:, 5] = 49407
+        tokens[:, 6:] = 0
+        batch["tokens"] = tokens
+    for kind in needs.embeddings:
+        batch[f"{kind}_embedding"] = generator.normal(size=(ROWS, dim)).astype(np.float32)
+    return batch
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    clip = stages.build(load_config("clip:tiny"))
+    params = jax.jit(clip.init)(jax.random.key(1))
+    return {
+        "clip": params,
+        "statistics": {"mean": jnp.full(16, 0.1), "std": jnp.full(16, 0.5)},
+    }
+
+
+@functools.lru_cache
+def make(name, embeddings="computed"):
+    """(stage, parameters, compiled loss) of a tiny config."""
+    config = load_config(f"{name}:tiny", {"data.embeddings": embeddings})
+    stage = stages.build(config, load_config("clip:tiny").model)
+    return stage, jax.jit(stage.init)(jax.random.key(0)), jax.jit(stage.loss)
+
+
+@pytest.mark.parametrize("name", ["clip", "prior", "decoder", "upsampler"])
+def test_losses_are_per_example_and_finite(name, frozen):
+    stage, params, loss = make(name)
+    batch = random_batch(stage.needs)
+    keys = rng.example_keys(jax.random.key(0), "train", 0, ROWS)
+    losses, diagnostics = loss(params, frozen, batch, keys)
+    assert losses.shape == (ROWS,)
+    assert np.all(np.isfinite(losses))
+    for values, weights in diagnostics.values():
+        assert values.shape == weights.shape == (ROWS,)
+
+
+@pytest.mark.parametrize("name", ["prior", "decoder", "upsampler"])
+def test_an_example_does_not_depend_on_its_neighbours(name, frozen):
+    """Row i's timestep, noise, crops and drops come from its own key."""
+    stage, params, loss = make(name)
+    batch = random_batch(stage.needs)
+    keys = rng.example_keys(jax.random.key(0), "train", 3, ROWS)
+    whole = loss(params, frozen, batch, keys)[0]
+    rows = np.array([4, 1, 0, 0, 0, 0])  # as many, so that nothing compiles twice
+    other = loss(params, frozen, {k: v[rows] for k, v in batch.items()}, keys[rows])[0]
+    np.testing.assert_allclose(other, whole[rows], rtol=2e-5)
+
+
+def test_quartile_weights_partition_the_batch(frozen):
+    stage, params, loss = make("prior")
+    keys = rng.example_keys(jax.random.key(0), "train", 0, ROWS)
+    _, diagnostics = loss(params, frozen, random_batch(stage.needs), keys)
+    total = sum(diagnostics[f"simple_q{q}"][1] for q in range(4))
+    np.testing.assert_array_equal(total, np.ones(ROWS))
+
+
+def test_drops_are_independent_and_at_the_configured_rates():
+    keys = rng.example_keys(jax.random.key(0), "train", 0, 20_000)
+    image, text = flags(keys, "drop image", 0.1), flags(keys, "drop text", 0.5)
+    assert abs(image.mean() - 0.1) < 0.008  # over three standard errors
+    assert abs(text.mean() - 0.5) < 0.012
+    assert abs((image & text).mean() - 0.05) < 0.006
+
+
+def test_stored_embeddings_give_the_loss_of_computed_ones(frozen):
+    computed, params, computed_loss = make("decoder")
+    stored, _, stored_loss = make("decoder", "stored")
+    assert stored.needs.image_sizes == (8,)
+    batch = random_batch(computed.needs)
+    clip = make_clip(load_config("clip:tiny").model, "float32")
+    z = jax.jit(lambda b: features.image_embedding(clip, frozen, b))(batch)
+    keys = rng.example_keys(jax.random.key(0), "train", 0, ROWS)
+    small = {"image_8": batch["image_8"], "tokens": batch["tokens"], "image_embedding": z}
+    np.testing.assert_allclose(
+        stored_loss(params, frozen, small, keys)[0],
+        computed_loss(params, frozen, batch, keys)[0],
+        rtol=1e-5,
+    )
+
+
+def test_crops_are_the_same_window_of_both_sizes():
+    model = dataclasses.replace(load_config("upsampler:tiny").model, blur_probability=0.0)
+    high = jax.random.uniform(jax.random.key(0), (8, 16, 16, 3))
+    low = upsampler.shrink(high, 8)
+    keys = rng.example_keys(jax.random.key(0), "train", 0, 8)
+    high_crop, low_crop = upsampler.crop(model, high, low, keys)
+    assert high_crop.shape == (8, 8, 8, 3)
+    np.testing.assert_allclose(upsampler.shrink(high_crop, 4), low_crop, atol=1e-6)
+
+
+def test_blur_is_a_gaussian_of_three_taps():
+    picture = jnp.zeros((1, 7, 7, 1)).at[0, 3, 3, 0].set(1.0)
+    blurred = upsampler.blur(picture, 0.6)[0, :, :, 0]
+    taps = np.exp(-0.5 * np.array([-1.0, 0, 1]) ** 2 / 0.36)
+    kernel = np.outer(taps, taps) / taps.sum() ** 2
+    np.testing.assert_allclose(blurred[2:5, 2:5], kernel, rtol=1e-6)
+    assert abs(float(blurred.sum()) - 1) < 1e-6
+    np.testing.assert_allclose(upsampler.blur(jnp.ones((1, 4, 4, 3)), 0.6), 1.0, rtol=1e-6)
+
+
+def test_long_texts_are_cut_for_clip_as_the_tokenizer_cuts():
+    texts = ["a cat", "one two three four five six seven eight nine ten"]
+    long, short = tokenize(texts, 20), tokenize(texts, 8)
+    np.testing.assert_array_equal(cut(jnp.asarray(long), 8, 49407), short)

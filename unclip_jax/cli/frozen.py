@@ -1,0 +1,141 @@
+"""The frozen CLIP of a run: its weights, and the statistics of its embeddings of the training set.
+
+A run that builds on a CLIP keeps `frozen.json` in its workdir: which CLIP (path, hash of its
+weights, config) and which statistics. A resumed run must find the same weights.
+"""
+
+import dataclasses
+import itertools
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unclip_jax import data, stages
+from unclip_jax.config import RunConfig, load_config, to_mapping
+from unclip_jax.config.needs import BatchNeeds
+from unclip_jax.config.schema import ClipModel
+from unclip_jax.core.hashing import weights_hash
+from unclip_jax.errors import UserError
+from unclip_jax.stages import features
+from unclip_jax.stages.clip import make_clip
+from unclip_jax.training.checkpoint import load_ema_params
+from unclip_jax.training.datasets import open_dataset
+
+STATISTICS_EXAMPLES = 16_384  # enough for means and variances; more would only cost time
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenClip:
+    """A trained CLIP: where it came from, its config, parameters and their hash."""
+
+    path: str
+    config: RunConfig
+    params: Any
+    sha256: str
+
+    @property
+    def model(self) -> ClipModel:
+        """The sizes of its towers."""
+        assert isinstance(self.config.model, ClipModel)
+        return self.config.model
+
+
+def load_clip(path: str) -> FrozenClip:
+    """The CLIP of a run's workdir (its averaged weights) or of a bundle."""
+    folder = pathlib.Path(path)
+    if (folder / "bundle.json").is_file():
+        from unclip_jax.interop.bundle import read_bundle
+
+        bundle = read_bundle(folder)
+        config, params = bundle.config("clip"), bundle.params("clip")
+    elif (folder / "config.json").is_file():
+        config = load_config(str(folder / "config.json"))
+        if config.stage != "clip":
+            raise UserError(f"config.clip.path={path} holds a {config.stage!r} run, not a CLIP")
+        abstract = jax.eval_shape(stages.build(config).init, jax.random.key(0))
+        params, _ = load_ema_params(folder, abstract)
+    else:
+        raise UserError(
+            f"config.clip.path={path} is neither a run's workdir nor a bundle: train a CLIP first "
+            "with `unclip train --config clip:…`"
+        )
+    return FrozenClip(path, config, params, weights_hash(params))
+
+
+def frozen_parameters(config: RunConfig, clip: FrozenClip, workdir: pathlib.Path) -> dict[str, Any]:
+    """What a prior or decoder is given: {"clip": …, "statistics": …}; written to frozen.json.
+
+    A resumed run reads the statistics back, and refuses a CLIP other than its own.
+    """
+    path = workdir / "frozen.json"
+    if path.exists():
+        record = json.loads(path.read_text())
+        if record["clip"]["sha256"] != clip.sha256:
+            raise UserError(
+                f"{workdir} was trained against another CLIP than {clip.path} now holds: "
+                "give another --workdir"
+            )
+    else:
+        record = {
+            "clip": {
+                "path": clip.path,
+                "sha256": clip.sha256,
+                "config": to_mapping(clip.config),
+            },
+            "statistics": _statistics(config, clip),
+        }
+        workdir.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(".tmp")
+        fresh.write_text(json.dumps(record))
+        fresh.replace(path)
+    return {"clip": clip.params} | _as_arrays(record["statistics"])
+
+
+def _as_arrays(statistics: dict[str, list[float]] | None) -> dict[str, Any]:
+    if statistics is None:
+        return {}
+    return {"statistics": {k: jnp.asarray(v, jnp.float32) for k, v in statistics.items()}}
+
+
+def _statistics(config: RunConfig, clip: FrozenClip) -> dict[str, list[float]] | None:
+    """Mean and standard deviation [D] of the training set's raw image embeddings, if needed."""
+    stored = config.data.embeddings == "stored"
+    if stored:
+        dataset = open_dataset(config.data.train, BatchNeeds(embeddings=("image",)))
+        _check_provenance(dataset, clip)
+    if getattr(config.model, "embedding_scale", None) != "whiten":
+        return None
+    if stored:
+        mean, std, _ = dataset.statistics("image")
+    else:
+        mean, std = _computed_statistics(config, clip)
+    return {"mean": np.asarray(mean).tolist(), "std": np.asarray(std).tolist()}
+
+
+def _check_provenance(dataset: data.Dataset, clip: FrozenClip) -> None:
+    made_by = dataset.provenance("image")
+    if made_by.model_hash != clip.sha256 or made_by.normalised:
+        raise UserError(
+            f"the stored embeddings were made by another CLIP ({made_by.model}) than "
+            f"{clip.path}: run `unclip embed --clip {clip.path}` again"
+        )
+
+
+def _computed_statistics(config: RunConfig, clip: FrozenClip) -> tuple[np.ndarray, np.ndarray]:
+    size, batch_size = clip.model.image_size, config.train.batch_size
+    dataset = open_dataset(config.data.train, BatchNeeds(image_sizes=(size,)))
+    net = make_clip(clip.model, config.precision.compute)
+    embed = jax.jit(lambda batch: features.image_embedding(net, {"clip": clip.params}, batch))
+    batches = itertools.islice(
+        data.eval_batches(dataset, batch_size), -(-STATISTICS_EXAMPLES // batch_size)
+    )
+    rows = []
+    for batch in batches:
+        valid = batch.pop("valid")
+        rows.append(np.asarray(embed(batch), np.float64)[valid])
+    z = np.concatenate(rows)
+    return z.mean(axis=0), z.std(axis=0)
