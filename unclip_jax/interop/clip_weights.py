@@ -10,6 +10,7 @@ Every tensor of a file must be known and every parameter must be there, in its s
 is a `UserError`, since a CLIP that is half loaded still returns plausible embeddings.
 """
 
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from safetensors.flax import load_file  # unlike safetensors.numpy it knows bfloat16
 
 from unclip_jax.core import trees
 from unclip_jax.errors import UserError, did_you_mean
@@ -81,15 +83,15 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
       UserError: for other files, without a recent torch, or if a pickle holds more than tensors.
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
-        from safetensors.flax import load_file
-
-        return {k: np.asarray(v) for k, v in load_file(path).items()}
-    if path.suffix not in (".pt", ".pth", ".bin", ".ckpt"):
+    if path.suffix not in (".safetensors", ".pt", ".pth", ".bin", ".ckpt"):
         raise UserError(
             f"{path} is no weights file: expected .safetensors, .pt, .pth, .bin or .ckpt"
         )
-    return _read_pickle(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
+    if path.suffix != ".safetensors":
+        return _read_pickle(path)
+    return {k: np.asarray(v) for k, v in load_file(path).items()}
 
 
 def _read_pickle(path: Path) -> dict[str, np.ndarray]:
@@ -102,7 +104,7 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"torch {torch.__version__} cannot read pickles safely: {convert}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, torch.serialization.pickle.UnpicklingError) as error:
+    except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"{path} holds more than weights (OpenAI's .pt files are TorchScript programs): save "

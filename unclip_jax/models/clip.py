@@ -24,11 +24,11 @@ import math
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from unclip_jax.errors import UserError
+from unclip_jax.models.resize import resize_bicubic
 from unclip_jax.models.text_tower import EOT_ID, VOCAB_SIZE, TextFeatures, TextTower
 from unclip_jax.models.transformer import Norm, Transformer
 
@@ -85,8 +85,7 @@ def resize_for_clip(images: Float[Array, "b h w 3"], size: int) -> Float[Array, 
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     square = images[:, top : top + side, left : left + side]
-    shape = (images.shape[0], size, size, images.shape[3])
-    return jnp.clip(jax.image.resize(square, shape, "cubic", antialias=True), -1.0, 1.0)
+    return jnp.clip(resize_bicubic(square, size, size), -1.0, 1.0)
 
 
 class VisionTower(nn.Module):

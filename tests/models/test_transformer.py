@@ -1,0 +1,154 @@
+"""The shared transformer: layouts that change nothing, causality, gradients, initialisation."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from unclip_jax.errors import UserError
+from unclip_jax.models import stack_layers, unstack_layers
+from unclip_jax.models.transformer import ACTIVATIONS, Transformer, causal_mask
+
+SIZE = {"layers": 3, "heads": 2, "mlp_dim": 24}
+
+
+@pytest.fixture(scope="module")
+def net():
+    x = jax.random.normal(jax.random.key(1), (2, 5, 8))
+    init = Transformer(**SIZE).init
+    abstract = jax.eval_shape(init, jax.random.key(0), x, causal_mask(5))["params"]
+    rng = np.random.default_rng(0)  # biases and scales too, which start at 0 and 1
+    fill = lambda p: jnp.asarray(rng.normal(size=p.shape) / p.shape[-1] ** 0.5, "f4")  # noqa: E731
+    return jax.tree.map(fill, abstract), x
+
+
+@pytest.fixture(scope="module")
+def plain(net):
+    """Outputs and gradients without scan and remat."""
+    return value_and_grads(*net)
+
+
+def value_and_grads(params, x, **options):
+    def loss(params, x):
+        out = Transformer(**SIZE, **options).apply({"params": params}, x, causal_mask(5))
+        return jnp.sum(jnp.sin(out)), out
+
+    (_, out), grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, x)
+    return out, grads
+
+
+@pytest.mark.parametrize(
+    ("scan_layers", "remat"),
+    [(False, "norms"), (False, "full"), (True, "none"), (True, "norms"), (True, "full")],
+)
+def test_scan_and_remat_change_no_output_and_no_gradient(net, plain, scan_layers, remat):
+    params, x = net
+    wanted, (wanted_params, wanted_x) = plain
+    given = stack_layers(params) if scan_layers else params
+    got, (got_params, got_x) = value_and_grads(given, x, scan_layers=scan_layers, remat=remat)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)  # noqa: E731
+    close(got, wanted)
+    close(got_x, wanted_x)
+    jax.tree.map(close, unstack_layers(got_params), wanted_params)
+
+
+def test_stacking_keeps_order_and_everything_around_it():
+    layer = lambda i: {"qkv": {"kernel": jnp.full((2, 6), i)}, "norm_1": {"scale": jnp.full(2, i)}}  # noqa: E731
+    blocks = {f"block_{i}": layer(i) for i in range(12)}
+    tree = {"text": {"transformer": blocks, "position": jnp.ones(3)}, "scale": jnp.ones(())}
+    stacked = stack_layers(tree)
+    kernel = stacked["text"]["transformer"]["blocks"]["qkv"]["kernel"]
+    assert kernel.shape == (12, 2, 6)
+    np.testing.assert_array_equal(kernel[:, 0, 0], np.arange(12))  # block_10 is not after block_1
+    back = unstack_layers(stacked)
+    assert jax.tree.structure(back) == jax.tree.structure(tree)
+    jax.tree.map(np.testing.assert_array_equal, back, tree)
+    for function, fixed in ((stack_layers, stacked), (unstack_layers, tree)):
+        again = function(fixed)
+        assert jax.tree.structure(again) == jax.tree.structure(fixed)
+
+
+def test_scanned_and_unrolled_models_ask_for_each_others_layout():
+    x = jnp.zeros((1, 5, 8))
+    shapes = {
+        scan: jax.eval_shape(Transformer(**SIZE, scan_layers=scan).init, jax.random.key(0), x)
+        for scan in (False, True)
+    }
+    stacked = jax.eval_shape(stack_layers, shapes[False]["params"])
+    assert jax.tree.map(jnp.shape, stacked) == jax.tree.map(jnp.shape, shapes[True]["params"])
+
+
+def test_layers_of_a_scanned_model_start_different():
+    x = jnp.zeros((1, 5, 8))
+    params = jax.jit(Transformer(**SIZE, scan_layers=True).init)(jax.random.key(0), x)["params"]
+    kernel = params["blocks"]["qkv"]["kernel"]
+    assert float(jnp.abs(kernel[0] - kernel[1]).max()) > 0.1
+
+
+def test_a_causal_mask_hides_what_comes_later(net):
+    params, x = net
+    apply = jax.jit(lambda x, mask: Transformer(**SIZE).apply({"params": params}, x, mask))
+    moved = x.at[:, 3, 0].add(1.0)  # one feature: norms do not see a shift of all of them
+
+    def change(mask):
+        return jnp.abs(apply(x, mask) - apply(moved, mask)).max(axis=(0, 2))
+
+    causal, free = change(causal_mask(5)), change(jnp.ones((1, 1, 5, 5), bool))
+    np.testing.assert_array_equal(causal[:3], 0)
+    assert float(causal[3:].min()) > 1e-3
+    assert float(free.min()) > 1e-3
+
+
+def test_gradients_equal_finite_differences_in_float64(net):
+    params, x = net
+    with jax.enable_x64(True):
+        params, x = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), (params, x))
+        model = Transformer(**SIZE, dtype=jnp.float64, param_dtype=jnp.float64)
+        loss = jax.jit(lambda p: jnp.sum(jnp.sin(model.apply({"params": p}, x, causal_mask(5)))))
+        rng = np.random.default_rng(0)
+        direction = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape)), params)
+        move = lambda h: jax.tree.map(lambda p, d: p + h * d, params, direction)  # noqa: E731
+        h = 1e-6
+        wanted = float(loss(move(h)) - loss(move(-h))) / (2 * h)
+        grads = jax.jit(jax.grad(loss))(params)
+        got = sum(
+            float(jnp.vdot(g, d))
+            for g, d in zip(jax.tree.leaves(grads), jax.tree.leaves(direction), strict=True)
+        )
+    assert got == pytest.approx(wanted, rel=1e-7)
+
+
+@pytest.mark.parametrize("x", [-3.0, -0.5, 0.0, 0.7, 2.5])
+def test_activations_are_the_closed_forms(x):
+    gelu = x * (1 + math.erf(x / math.sqrt(2))) / 2
+    assert float(ACTIVATIONS["gelu"](jnp.asarray(x))) == pytest.approx(gelu, rel=1e-5, abs=1e-7)
+    quick = x / (1 + math.exp(-1.702 * x))
+    assert float(ACTIVATIONS["quick_gelu"](jnp.asarray(x))) == pytest.approx(quick, rel=1e-5)
+
+
+def test_initial_spread_is_the_documented_one():
+    x = jnp.zeros((1, 2, 128))
+    init = jax.jit(Transformer(layers=4, heads=2).init)
+    block = init(jax.random.key(0), x)["params"]["block_2"]
+    wanted = {
+        "qkv": 128**-0.5,
+        "attention_out": (2 * 4 * 128) ** -0.5,
+        "mlp_in": (2 * 128) ** -0.5,
+        "mlp_out": (2 * 4 * 128) ** -0.5,
+    }
+    for name, std in wanted.items():
+        assert float(jnp.std(block[name]["kernel"])) == pytest.approx(std, rel=0.03)
+        assert not bool(block[name]["bias"].any())
+
+
+def test_unknown_names_and_uneven_heads_are_refused():
+    x = jnp.zeros((1, 5, 8))
+    for options, message in (
+        ({"activation": "gelo"}, r"unknown activation 'gelo' \(did you mean 'gelu'\?\)"),
+        ({"remat": "ful"}, r"unknown remat policy 'ful' \(did you mean 'full'\?\)"),
+        ({"heads": 3}, "width 8 is not a multiple of its 3 heads"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Transformer(**{**SIZE, **options}).init(jax.random.key(0), x)
