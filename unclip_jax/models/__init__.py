@@ -12,6 +12,7 @@ from unclip_jax.models.contrastive import (
     siglip_loss,
 )
 from unclip_jax.models.decoder import Decoder
+from unclip_jax.models.efficient_unet import EfficientUNet
 from unclip_jax.models.embeddings import timestep_embedding
 from unclip_jax.models.normalization import group_norm
 from unclip_jax.models.params import stack_layers, unstack_layers
@@ -25,6 +26,7 @@ __all__ = [
     "CLIP_SIZES",
     "Clip",
     "Decoder",
+    "EfficientUNet",
     "PriorTransformer",
     "TextFeatures",
     "TextTower",

@@ -17,8 +17,6 @@ down and up (diffusers counts up_blocks from the smallest map). conv_out starts 
 Source: Dhariwal and Nichol 2021 (arXiv 2105.05233); Ho et al. 2020 (2006.11239), appendix B.
 """
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -28,13 +26,10 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from unclip_jax.errors import UserError
 from unclip_jax.models.embeddings import TimeEmbedding
 from unclip_jax.models.normalization import GroupNorm
-from unclip_jax.models.remat import rematerialised
-from unclip_jax.models.resblock import ResBlock
 from unclip_jax.models.resize import depth_to_space, space_to_depth
-from unclip_jax.models.spatial_attention import SpatialAttention
+from unclip_jax.models.unet_blocks import Block, block_makers
 
 LECUN: Initializer = nn.initializers.lecun_normal()
-Block = Callable[..., Array]
 
 
 class UNet(nn.Module):
@@ -113,7 +108,7 @@ class UNet(nn.Module):
         )(t)
         if embedding is not None:
             time = time + embedding.astype(time.dtype)
-        res, attend = self._block_makers(jax.nn.silu(time), context, context_mask, dropout_keys)
+        res, attend = block_makers(self, jax.nn.silu(time), context, context_mask, dropout_keys)
 
         h = space_to_depth(x, self.space_to_depth)
         h = self._conv("conv_in", self.channels * self.multipliers[0])(h)
@@ -154,42 +149,6 @@ class UNet(nn.Module):
 
     def _attends(self, level: int) -> bool:
         return self.space_to_depth * 2**level in self.attention_factors
-
-    def _block_makers(
-        self, time: Array, context: Array | None, context_mask: Array | None, keys: Array | None
-    ) -> tuple[Block, Block]:
-        """Functions (name, h, ...) -> h that make and apply one residual or attention block."""
-        res_block = rematerialised(ResBlock, self.remat)
-        attention_block = rematerialised(SpatialAttention, self.remat)
-        norm = {
-            "groups": self.norm_groups,
-            "eps": self.norm_eps,
-            "formulation": self.norm_formulation,
-        }
-
-        def res(name: str, h: Array, features: int | None = None, resample: str = "none") -> Array:
-            block = res_block(
-                features=features or h.shape[-1],
-                resample=resample,
-                scale_shift=self.scale_shift,
-                dropout=self.dropout,
-                name=name,
-                **norm,
-                **self._dtypes(),
-            )
-            return block(h, time, keys)
-
-        def attend(name: str, h: Array) -> Array:
-            block = attention_block(
-                head_dim=self.head_dim,
-                attention=self.attention,
-                name=name,
-                **norm,
-                **self._dtypes(),
-            )
-            return block(h, context, context_mask)
-
-        return res, attend
 
     def _conv(self, name: str, features: int, kernel_init: Initializer = LECUN) -> nn.Conv:
         return nn.Conv(features, (3, 3), kernel_init=kernel_init, name=name, **self._dtypes())

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from unclip_jax.errors import UserError
 from unclip_jax.models.dropout import active_dropout_keys
+from unclip_jax.models.efficient_unet import EfficientUNet
 from unclip_jax.models.embeddings import TimeEmbedding
 from unclip_jax.models.resize import resize_bicubic
 from unclip_jax.models.unet import UNet
@@ -33,7 +34,7 @@ class Upsampler(nn.Module):
       noise_conditioning: whether the network is told the noise level of the small image.
     """
 
-    unet: UNet
+    unet: UNet | EfficientUNet
     noise_conditioning: bool = False
 
     @property
