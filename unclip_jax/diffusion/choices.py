@@ -1,5 +1,6 @@
-"""Building one of several named things from an explicit table, with errors that help."""
+"""Choosing by name, from an explicit table or an enumeration, with errors that help."""
 
+import enum
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -7,6 +8,21 @@ from typing import Any, TypeVar
 from unclip_jax.errors import UserError, did_you_mean
 
 T = TypeVar("T")
+E = TypeVar("E", bound=enum.Enum)
+
+
+def parse(enumeration: type[E], kind: str, value: E | str) -> E:
+    """The member of an enumeration, from itself or its value.
+
+    Raises:
+      UserError: no member has that value.
+    """
+    values = [member.value for member in enumeration]
+    if isinstance(value, enumeration):
+        return value
+    if value not in values:
+        raise UserError(f"unknown {kind} {value!r}{did_you_mean(str(value), values)}")
+    return enumeration(value)
 
 
 def build(

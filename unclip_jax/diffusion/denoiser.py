@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Float, Int
 
+from unclip_jax.diffusion.choices import parse
 from unclip_jax.diffusion.guidance import Conditioning, Guidance, Network, guided_output
 from unclip_jax.diffusion.objective import split_output
 from unclip_jax.diffusion.predictions import PredictionType
@@ -51,7 +52,7 @@ def make_denoiser(
       conditioning: given to the network; with guidance, the guidance carries it instead.
       thresholding: None leaves x_0 as predicted.
     """
-    prediction = PredictionType(prediction)
+    prediction = parse(PredictionType, "prediction", prediction)
     if guidance is not None and conditioning is not None:
         raise UserError("give a denoiser its conditioning or guidance, which has its own; not both")
 

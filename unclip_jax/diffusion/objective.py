@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from unclip_jax.diffusion.bound import bound_term
+from unclip_jax.diffusion.choices import parse
 from unclip_jax.diffusion.predictions import PredictionType
 from unclip_jax.diffusion.process import GaussianProcess, Variance, at
 from unclip_jax.diffusion.weighting import WEIGHTINGS, loss_weights
@@ -52,7 +53,7 @@ class Objective:
     num_levels: int | None = 256
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "prediction", PredictionType(self.prediction))
+        object.__setattr__(self, "prediction", parse(PredictionType, "prediction", self.prediction))
         for name, value, valid in (
             ("loss", self.loss, get_args(Distance)),
             ("weighting", self.weighting, WEIGHTINGS),

@@ -96,6 +96,8 @@ def analytic_dpm(
     if not 0 <= eta <= 1:
         raise UserError(f"Analytic-DPM's eta must be between 0 and 1, got {eta}")
     steps = visited(schedule, num_steps)
+    if steps.alpha_bars[-1] == 0:
+        raise UserError("Analytic-DPM has no variance for a step from zero terminal SNR")
     spread = 1 - np.clip(_look_up(moments, steps.timesteps), 0, 1)
     alpha_bars, prev = steps.alpha_bars, steps.alpha_bars_prev
     forced = eta**2 * (1 - prev) / (1 - alpha_bars) * steps.betas

@@ -6,9 +6,14 @@
 (eqs. 12, 16.) eta = 0 is deterministic, eta = 1 is DDPM. The last step lands on alpha_bar = 1: it
 returns the predicted x_0.
 
-Inversion solves the eta = 0 step for x_t. Its epsilon is needed at x_t, the unknown; x_{t-1} stands
-in for it (Dhariwal & Nichol 2021, appendix F), and each further iteration puts the last answer in
-its place, a fixed point of which sampling undoes exactly.
+Inversion solves the eta = 0 step for x_t. Its epsilon is needed at x_t, the unknown; at first
+x_{t-1} stands in for it (Dhariwal & Nichol 2021, appendix F). Each further iteration puts the last
+answer in its place; sampling undoes a fixed point of that exactly. They are iterated in the angle
+phi (alpha = cos phi, sigma = sin phi), where the step is a rotation by delta,
+
+    x_t = (x_{t-1} + sin(delta) v(x_t)) / cos(delta),
+
+because in epsilon they do not converge near pure noise, where epsilon is x_t itself.
 """
 
 import jax.numpy as jnp
@@ -62,19 +67,23 @@ def ddim_inversion(schedule: NoiseSchedule, num_steps: Spacing, *, iterations: i
     alpha_bars, prev = steps.alpha_bars, steps.alpha_bars_prev
     if alpha_bars[-1] == 0:
         raise UserError("DDIM cannot invert to zero terminal SNR: nothing of x_0 is left there")
-    scale = np.sqrt(alpha_bars / prev)
-    columns = {"x": scale, "epsilon": np.sqrt(1 - alpha_bars) - scale * np.sqrt(1 - prev)}
-    first = np.arange(steps.num_steps * iterations) % iterations == 0
-    table = step_table(
-        np.repeat(steps.timesteps, iterations),
-        first=first,
-        **{name: np.repeat(column, iterations) for name, column in columns.items()},
-    )
+    alpha, sigma = np.sqrt(alpha_bars), np.sqrt(1 - alpha_bars)
+    scale = alpha / np.sqrt(prev)
+    turn = np.arctan2(sigma, alpha) - np.arctan2(np.sqrt(1 - prev), np.sqrt(prev))
+    first = {"x": scale, "x0": 0 * scale, "epsilon": sigma - scale * np.sqrt(1 - prev)}
+    again = {"x": 1 / np.cos(turn), "x0": -sigma * np.tan(turn), "epsilon": alpha * np.tan(turn)}
+    rows = {
+        name: np.stack([first[name], *[again[name]] * (iterations - 1)], axis=1).ravel()
+        for name in first
+    }
+    begins = np.arange(steps.num_steps * iterations) % iterations == 0
+    table = step_table(np.repeat(steps.timesteps, iterations), begins=begins, **rows)
     return Sampler(table, "ddim_inversion", inversion_step, memory_size=1)
 
 
 def inversion_step(denoiser: Denoiser, state: State, row: Row, noise: None) -> State:
-    """One iteration: x_t from x_{t-1} (the memory) and epsilon at the present guess of x_t."""
-    cleaner = jnp.where(row["first"] > 0, state.x, state.memory[0])
+    """One iteration: x_t from x_{t-1} (the memory) and the denoiser at the present guess of x_t."""
+    cleaner = jnp.where(row["begins"] > 0, state.x, state.memory[0])
     denoised = denoiser(state.x, timestep(row, state.x))
-    return State(row["x"] * cleaner + row["epsilon"] * denoised.epsilon, (cleaner,))
+    x = row["x"] * cleaner + row["x0"] * denoised.x0 + row["epsilon"] * denoised.epsilon
+    return State(x, (cleaner,))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from unclip_jax.diffusion.choices import parse
 from unclip_jax.diffusion.denoiser import Denoiser
 from unclip_jax.diffusion.process import Variance, fixed_log_variance, posterior_table
 from unclip_jax.diffusion.respacing import Spacing
@@ -23,7 +24,7 @@ def ddpm(
     schedule: NoiseSchedule, num_steps: Spacing, *, variance: Variance | str = "fixed_small"
 ) -> Sampler:
     """Ancestral sampling; variance "fixed_small", "fixed_large" or "learned_range"."""
-    variance = Variance(variance)
+    variance = parse(Variance, "variance", variance)
     steps = visited(schedule, num_steps)
     table = posterior_table(steps)
     noisy = np.arange(steps.num_steps) > 0

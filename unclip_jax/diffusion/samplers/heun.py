@@ -14,7 +14,7 @@ from unclip_jax.diffusion.respacing import Spacing
 from unclip_jax.diffusion.samplers.base import Row, Sampler, State, step_table, visited
 from unclip_jax.diffusion.samplers.ode import (
     Coordinate,
-    slope_and_move,
+    ode_columns,
     slope_at,
     start_of_move,
 )
@@ -26,17 +26,15 @@ def heun(
 ) -> Sampler:
     """Heun's method; coordinate "angle" or "sigma" (as published), see `ode`."""
     steps = visited(schedule, num_steps)
-    slope, move = slope_and_move(steps, coordinate)
-    # Rows: predict step 0, correct it at step 1's timestep, predict step 1, ..
+    # Rows: predict step 0, correct it with the slope of step 1, predict step 1, ..
     row = np.arange(2 * steps.num_steps - 1)
-    corrects = row % 2 == 1
+    slope_of, corrects = (row + 1) // 2, row % 2 == 1
     table = step_table(
-        steps.timesteps[::-1][(row + 1) // 2],
+        steps.timesteps[::-1][slope_of],
         corrects=corrects,
         now=np.where(corrects, 0.5, 1.0),
         before=np.where(corrects, 0.5, 0.0),
-        **{name: column[(row + 1) // 2] for name, column in slope.items()},
-        **{name: column[row // 2] for name, column in move.items()},
+        **ode_columns(steps, coordinate, slope_of=slope_of, move_of=row // 2),
     )
     return Sampler(table, "heun", heun_step, memory_size=2)
 

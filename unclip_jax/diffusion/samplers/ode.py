@@ -7,10 +7,10 @@
 [0, pi/2], while s is 20000 at the end of the cosine schedule: a second-order step in s from there
 to s = 10 multiplies a slope error of 0.002 by 20000. So angle is the default; sigma is the form in
 which Heun and PLMS were published, fit for schedules that end at s = 15 to 150 (scaled linear,
-linear). In phi the cosine schedule is evenly spaced.
+linear).
 
-A move along a constant slope is x' = x_factor x + move slope. The last one, to alpha_bar = 1, takes
-the factors for which x' is the predicted x_0.
+The last row moves to alpha_bar = 1, from one slope alone: in both coordinates that is the predicted
+x_0, and so it is written.
 """
 
 from typing import Literal, get_args
@@ -27,31 +27,44 @@ from unclip_jax.errors import UserError, did_you_mean
 Coordinate = Literal["angle", "sigma"]
 
 
-def slope_and_move(
-    steps: NoiseSchedule, coordinate: Coordinate
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Float64 [N] in sampling order.
+def ode_columns(
+    steps: NoiseSchedule, coordinate: Coordinate, *, slope_of: np.ndarray, move_of: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Columns of the rows of a table, float64 [R]; steps count in sampling order, 0 the noisiest.
 
-    Returns:
-      the slope at each step's start, slope = slope_x0 x0 + slope_epsilon epsilon;
-      the move from there to the next step, x' = x_factor x + move slope.
+    Args:
+      slope_of: the step at whose start each row takes the slope,
+        slope = slope_x0 x0 + slope_epsilon epsilon.
+      move_of: the step along which it moves, x' = x_factor x + move slope.
     """
     if coordinate not in get_args(Coordinate):
         hint = did_you_mean(coordinate, get_args(Coordinate))
         raise UserError(f"unknown ODE coordinate {coordinate!r}{hint}")
-    alpha_bars, after = steps.alpha_bars[::-1], steps.alpha_bars_prev[::-1]
-    alpha, sigma = np.sqrt(alpha_bars), np.sqrt(1 - alpha_bars)
-    alpha_after, sigma_after = np.sqrt(after), np.sqrt(1 - after)
-    if coordinate == "sigma":
-        if alpha[0] == 0:
-            raise UserError("coordinate 'sigma' is infinite at zero terminal SNR: use 'angle'")
-        x_factor = alpha_after / alpha
-        slope = {"slope_x0": np.zeros_like(alpha), "slope_epsilon": np.ones_like(alpha)}
-        return slope, {"x_factor": x_factor, "move": sigma_after - sigma * x_factor}
-    turn = np.arctan2(sigma_after, alpha_after) - np.arctan2(sigma, alpha)
-    last = np.arange(len(alpha)) == len(alpha) - 1
-    move = {"x_factor": np.where(last, alpha, 1.0), "move": np.where(last, -sigma, turn)}
-    return {"slope_x0": -sigma, "slope_epsilon": alpha}, move
+    alpha, sigma = np.sqrt(steps.alpha_bars[::-1]), np.sqrt(1 - steps.alpha_bars[::-1])
+    if coordinate == "angle":
+        x_factor, move = np.ones_like(alpha), np.diff(angles(steps))
+        slope_x0, slope_epsilon = -sigma, alpha
+    elif alpha[0] == 0:
+        raise UserError("coordinate 'sigma' is infinite at zero terminal SNR: use 'angle'")
+    else:
+        x_factor = np.sqrt(steps.alpha_bars_prev[::-1]) / alpha
+        move = np.sqrt(1 - steps.alpha_bars_prev[::-1]) - sigma * x_factor
+        slope_x0, slope_epsilon = np.zeros_like(alpha), np.ones_like(alpha)
+    columns = {
+        "slope_x0": slope_x0[slope_of],
+        "slope_epsilon": slope_epsilon[slope_of],
+        "x_factor": x_factor[move_of],
+        "move": move[move_of],
+    }
+    for name, value in (("slope_x0", 1), ("slope_epsilon", 0), ("x_factor", 0), ("move", 1)):
+        columns[name][-1] = value
+    return columns
+
+
+def angles(steps: NoiseSchedule) -> np.ndarray:
+    """Float64 [N + 1]: phi of each step in sampling order, and the 0 where the last one arrives."""
+    phi = np.arctan2(np.sqrt(1 - steps.alpha_bars), np.sqrt(steps.alpha_bars))
+    return np.concatenate([phi[::-1], [0.0]])
 
 
 def slope_at(denoiser: Denoiser, x: Array, row: Row) -> Array:
