@@ -27,13 +27,17 @@ Arrays = dict[str, np.ndarray]
 
 
 class Event(NamedTuple):
-    """One sample that could not be used (or, for `caption_recoded`, that had to be mended)."""
+    """One sample that could not be used, or was used after mending (`caption_recoded`)."""
 
     reason: str
     shard: str
     ordinal: int
     key: str
     detail: str
+
+    @property
+    def is_bad(self) -> bool:
+        return self.reason != "caption_recoded"
 
 
 class Assembler:

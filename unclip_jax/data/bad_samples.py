@@ -8,8 +8,6 @@ from pathlib import Path
 from unclip_jax.data.assembly import Event
 from unclip_jax.errors import UserError
 
-_NOT_BAD = ("caption_recoded",)  # counted, but the sample was used
-
 
 class BadSamples:
     """Counts events by reason; `quarantine` is a JSON-lines file that gets one line for each.
@@ -22,6 +20,7 @@ class BadSamples:
     def __init__(self, limit: float, after: int = 10_000, quarantine: str | None = None):
         self.rows = 0
         self.counts: Counter[str] = Counter()
+        self._bad = 0
         self._limit = limit
         self._after = after
         self._quarantine = Path(quarantine) if quarantine else None
@@ -30,15 +29,15 @@ class BadSamples:
         """Raises UserError once more than `limit` of at least `after` rows were bad."""
         events = list(events)
         self.rows += rows
+        self._bad += sum(event.is_bad for event in events)
         self.counts.update(event.reason for event in events)
         if self._quarantine and events:
             with self._quarantine.open("a", encoding="utf-8") as file:
                 for event in events:
                     file.write(json.dumps(event._asdict()) + "\n")
-        bad = sum(count for reason, count in self.counts.items() if reason not in _NOT_BAD)
-        if self.rows >= self._after and bad > self._limit * self.rows:
+        if self.rows >= self._after and self._bad > self._limit * self.rows:
             reasons = ", ".join(f"{reason} {count}" for reason, count in self.counts.most_common())
             raise UserError(
-                f"{bad} bad samples in {self.rows} rows, more than {self._limit:.1%} ({reasons}); "
-                "look at them with `unclip data lint`, or raise max_bad_fraction"
+                f"{self._bad} bad samples in {self.rows} rows ({reasons}), more than "
+                f"{self._limit:.1%}; look at them with `unclip data lint`, or raise max_bad_fraction"
             )

@@ -133,7 +133,8 @@ def eval_batches(
     try:
         for arrays, events in steps:
             if bad is not None:
-                bad.record(events, int(arrays["valid"].sum()) + len(events))
+                unusable = sum(event.is_bad for event in events)
+                bad.record(events, int(arrays["valid"].sum()) + unusable)
             yield arrays
     finally:
         steps.close()

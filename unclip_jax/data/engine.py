@@ -6,6 +6,9 @@ Grain gives worker w the elements w, w + W, …, so where W divides E a worker k
 """
 
 import os
+import threading
+import time
+import weakref
 from collections.abc import Iterator
 
 import grain
@@ -17,6 +20,7 @@ from unclip_jax.data.assembly import Arrays, Event
 MAX_ROWS = 32  # of one element
 _ENDLESS = 1 << 48
 _MAX_THREADS = 8
+_PARENT_POLL_SECONDS = 1.0
 
 
 def elements_per_step(groups: int, rows_per_group: int, workers: int) -> int:
@@ -42,7 +46,8 @@ def run(source, per_step: int, *, workers: int, threads: int | None) -> "Steps":
         _mark_flags_parsed()
         buffer = max(1, ahead // workers)
         elements = elements.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffer)
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffer),
+            worker_init_fn=_die_with_parent,
         )
     return Steps(iter(elements), per_step)
 
@@ -53,24 +58,39 @@ def _mark_flags_parsed() -> None:
         flags.FLAGS.mark_as_parsed()
 
 
+def _die_with_parent(worker: int, workers: int) -> None:
+    """Ends this worker when the run was killed: nobody is left to ask it to stop."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_PARENT_POLL_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="die-with-parent", daemon=True).start()
+
+
 class Steps:
     """Joins elements into one host's batch per step; close() stops threads and workers."""
 
     def __init__(self, elements: Iterator, per_step: int):
         self._elements = elements
         self._per_step = per_step
+        # Also at interpreter exit: threads that are still reading then end in a heap of errors.
+        self.close = weakref.finalize(self, elements.close)
 
     def __iter__(self) -> "Steps":
         return self
 
     def __next__(self) -> tuple[Arrays, list[Event]]:
-        parts = [next(self._elements) for _ in range(self._per_step)]
+        try:
+            parts = [next(self._elements) for _ in range(self._per_step)]
+        except Exception:
+            self.close()
+            raise
         names = parts[0]["arrays"]
         arrays = {name: np.concatenate([p["arrays"][name] for p in parts]) for name in names}
         return arrays, [Event(*event) for part in parts for event in part["events"]]
-
-    def close(self) -> None:
-        self._elements.close()
 
 
 class TrainSource:

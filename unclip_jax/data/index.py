@@ -179,7 +179,7 @@ def _read(path: Path, *, payload: bool) -> tuple[Summary, bytes] | None:
                 return None
             header = json.loads(file.read(int.from_bytes(file.read(4), "little")))
             content = file.read() if payload else b""
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     if header.pop("version", None) != _VERSION:
         return None

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CHUNKS, _WINDOWS = range(2)  # what a Philox stream is for: never two uses of one stream
+WINDOW_ATTEMPTS = 8
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
@@ -92,16 +93,21 @@ class Order:
     def substitute(self, lane: int, position: int, attempt: int) -> tuple[int, int]:
         """Returns (epoch, sample) to take when the sample at a position cannot be used.
 
-        It is drawn from the same window, which is being read anyway, by a hash of the position.
+        It is drawn by a hash of the position: from the same window, which is being read anyway (the
+        short last one counts as W long), and from the whole epoch once WINDOW_ATTEMPTS failed, as
+        when a stretch of a shard is damaged.
         """
         draw = mix(self.seed, lane, position, attempt)
-        if self.layout.window == 0:
+        window = self.layout.window
+        if window == 0:
             epoch, place = (position * self.layout.lanes + lane) // self.size, draw % self.size
         else:
             epoch, offset = divmod(position, self.per_lane)
-            first = offset // self.layout.window * self.layout.window
-            length = min(self.layout.window, self.per_lane - first)
-            place = lane * self.per_lane + first + draw % length
+            if attempt > WINDOW_ATTEMPTS:
+                place = draw % (self.per_lane * self.layout.lanes)
+            else:
+                first = max(0, min(offset // window * window, self.per_lane - window))
+                place = lane * self.per_lane + first + draw % min(window, self.per_lane)
         epochs, samples = self._look_up(np.array([epoch]), np.array([place]))
         return int(epochs[0]), int(samples[0])
 
