@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from unclip_jax.data.emoji import PERMISSIVE_STYLES, SIZES, STYLES, EmojiSet, build_emoji_set
 from unclip_jax.data.emoji.draw import Progress as Report
@@ -87,7 +94,7 @@ def _bar() -> Iterator[Report]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        tasks: dict[str, tuple[int, _Rate]] = {}
+        tasks: dict[str, tuple[TaskID, _Rate]] = {}
 
         def report(stage: str, done: int, total: int) -> None:
             if stage not in tasks:

@@ -1,0 +1,1 @@
+"""Pictures for people: tables and galleries of samples, and curves of metrics."""
