@@ -1,0 +1,51 @@
+"""What a caller asks for is put over what a stage's config says, and checked."""
+
+import pytest
+
+from unclip_jax.errors import UserError
+from unclip_jax.generation.settings import compiled_part, resolve
+
+
+def test_without_overrides_each_stage_samples_as_its_config_says(cascade):
+    found = resolve(cascade)
+    assert list(found) == ["prior", "decoder", "upsampler"]
+    assert all(found[name] == cascade.named()[name].config.sampling for name in found)
+
+
+def test_overrides_touch_their_stage_and_setting_only(cascade):
+    found = resolve(cascade, {"decoder": {"steps": "7", "guidance_scale": 3}})
+    assert (found["decoder"].steps, found["decoder"].guidance_scale) == (7, 3.0)
+    assert found["decoder"].sampler == cascade.decoder.config.sampling.sampler
+    assert found["prior"] == cascade.prior.config.sampling
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"decode": {}}, "sampling.decode: no such stage here (did you mean 'decoder'?)"),
+        ({"clip": {"steps": 2}}, "sampling.clip: no such stage"),
+        ({"prior": {"step": 2}}, "sampling.prior.step: no such setting (did you mean 'steps'?)"),
+        ({"prior": {"sampler": "ddin"}}, "no sampler 'ddin' (did you mean"),
+        ({"prior": {"sampler": "analytic_dpm"}}, "no sampler 'analytic_dpm'"),
+        ({"prior": {"sampler": "ddim_inversion"}}, "no sampler 'ddim_inversion'"),
+        ({"decoder": {"steps": 1001}}, "sampling.decoder.steps: must be 1 to 1000"),
+        ({"decoder": {"steps": 0}}, "sampling.decoder.steps: must be 1 to 1000"),
+        ({"prior": {"candidates": 0}}, "sampling.prior.candidates: must be positive"),
+        ({"decoder": {"guidance_scale": "much"}}, "expected a number, got 'much'"),
+    ],
+)
+def test_bad_settings_are_named(cascade, overrides, words):
+    with pytest.raises(UserError) as error:
+        resolve(cascade, overrides)
+    assert words in str(error.value)
+
+
+def test_programs_depend_on_whether_there_is_guidance_not_on_its_scale(cascade):
+    def part(scale):
+        chosen = resolve(cascade, {"decoder": {"guidance_scale": scale}})["decoder"]
+        return compiled_part(chosen)
+
+    assert part(2.0) == part(3.5) == part(0.0)
+    assert part(1.0) != part(2.0)
+    assert part(1.0).guidance_scale == 1.0
+    assert part(2.0).guidance_scale != 1.0
