@@ -102,14 +102,14 @@ def test_index_dir(tmp_path, make_shards):
     found = summarise(shard, str(tmp_path / "indexes" / "deep"))
     assert os.path.dirname(found.index_path) == str(tmp_path / "indexes" / "deep")
     assert os.listdir(tmp_path / "s") == ["00000.tar"]
-    assert summarise(shard, str(tmp_path / "indexes" / "deep")).index is None
+    assert summarise(shard, str(tmp_path / "indexes" / "deep")).memory is None
 
 
 def test_unwritable_folder_keeps_the_index_in_memory(tmp_path, make_shards, caplog):
     shard = os.path.join(make_shards(tmp_path / "s", (3,)), "00000.tar")
     (tmp_path / "file").write_text("in the way")
     found = summarise(shard, str(tmp_path / "file"))
-    assert found.index.summary.samples == 3
+    assert found.memory.summary.samples == 3
     assert "in memory only" in caplog.text
 
 

@@ -19,6 +19,9 @@ from unclip_jax.errors import UserError, did_you_mean
 COMMANDS = {
     "demo": ("demo", "the whole way on real data: shards, four stages, samples, evaluation"),
     "data emoji": ("data_emoji", "build the captioned emoji set as webdataset shards"),
+    "data index": ("data_index", "index shards ahead of a run"),
+    "data lint": ("data_lint", "look for what is wrong with shards"),
+    "data digest": ("data_digest", "print digests of a data set and of its batches"),
     "embed": ("embed", "store CLIP image embeddings beside shards"),
     "train": ("train", "train one stage, or resume it"),
     "export": ("export", "make a bundle of trained stages"),

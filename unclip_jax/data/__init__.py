@@ -3,7 +3,8 @@
 from unclip_jax.data.batches import TrainBatches, default_layout, eval_batches, train_batches
 from unclip_jax.data.captions import caption
 from unclip_jax.data.dataset import Dataset, open_dataset
-from unclip_jax.data.embeddings import Provenance, statistics, write_embeddings
+from unclip_jax.data.embedding_writer import write_embeddings
+from unclip_jax.data.embeddings import Provenance, statistics
 from unclip_jax.data.fields import BatchFields
 from unclip_jax.data.order import Layout
 from unclip_jax.data.position import DataPosition

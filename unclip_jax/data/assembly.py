@@ -16,7 +16,7 @@ from unclip_jax.data.dataset import Dataset
 from unclip_jax.data.embeddings import present
 from unclip_jax.data.fields import BadSample
 from unclip_jax.data.images import CENTER, Crop, decode_image
-from unclip_jax.data.keys import IMAGE_EXTENSIONS, extension
+from unclip_jax.data.keys import find_image
 from unclip_jax.data.order import Order, mix
 from unclip_jax.data.storage import ShardError
 from unclip_jax.data.tokens import TokenTable
@@ -58,7 +58,7 @@ class Assembler:
         samples = np.concatenate([samples for _, samples in drawn])
         arrays = self._empty(len(places))
         rows = np.arange(len(places))
-        events = []
+        events: list[Event] = []
         for attempt in range(1, MAX_SUBSTITUTES + 2):
             bad = self._fill(arrays, rows, epochs, samples, events)
             if not bad.size:
@@ -75,7 +75,7 @@ class Assembler:
         """Returns (arrays, events) with "valid" bool [n]; rows of bad samples are zero."""
         arrays = self._empty(len(samples))
         valid = np.ones(len(samples), bool)
-        events = []
+        events: list[Event] = []
         epochs = np.zeros(len(samples), np.int64)
         bad = self._fill(arrays, np.arange(len(samples)), epochs, samples, events)
         valid[bad] = False
@@ -125,18 +125,16 @@ class Assembler:
                 events.append(self._event(sample, key, bad))
                 good[i] = False
         if captions:
-            length = self.dataset.fields.context_length
+            length = arrays["tokens"].shape[1]
             arrays["tokens"][captioned] = tokenize(captions, length)
 
     def _read_image(self, arrays: Arrays, row: int, members: dict, draw: int) -> None:
         fields = self.dataset.fields
         if not fields.image_sizes:
             return
-        content = next(
-            (v for k, v in members.items() if extension(k) in IMAGE_EXTENSIONS and len(v)), b""
-        )
+        content = find_image(members)
         images = decode_image(
-            content,
+            b"" if content is None else content,
             fields.image_sizes,
             crop=self._crop(draw) if fields.is_random else CENTER,
             quality=fields.quality,

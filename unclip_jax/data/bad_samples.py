@@ -38,6 +38,6 @@ class BadSamples:
         if self.rows >= self._after and self._bad > self._limit * self.rows:
             reasons = ", ".join(f"{reason} {count}" for reason, count in self.counts.most_common())
             raise UserError(
-                f"{self._bad} bad samples in {self.rows} rows ({reasons}), more than "
-                f"{self._limit:.1%}; look at them with `unclip data lint`, or raise max_bad_fraction"
+                f"{self._bad} bad samples in {self.rows} rows ({reasons}), over {self._limit:.1%}; "
+                "look at them with `unclip data lint`, or raise max_bad_fraction"
             )

@@ -1,4 +1,4 @@
-"""Indexes of shards, made on first touch: what a run needs to know of its shards before it starts.
+"""Shards and their indexes, made on first touch: what a run knows of its data before it starts.
 
 Only the headers of the indexes are read when a data set is opened; the offsets of a shard are
 loaded when the shard is first read, so a set of 40,000 shards opens in seconds.
@@ -9,7 +9,13 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from unclip_jax.data import tar
+from unclip_jax.data.embeddings import SideCar, open_side_car
 from unclip_jax.data.index import (
     SUFFIX,
     ShardIndex,
@@ -20,21 +26,80 @@ from unclip_jax.data.index import (
     load_summary,
     save_index,
 )
+from unclip_jax.data.keys import split_name
+from unclip_jax.data.storage import ShardError, read_range
 
 log = logging.getLogger(__name__)
+Members = dict[str, memoryview]
+
+
+class Shard(Protocol):
+    """Samples that are kept together: what a Dataset needs of a tar, a folder, a set of arrays."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def summary(self) -> Summary: ...
+
+    @property
+    def is_local(self) -> bool: ...
+
+    def masks(self) -> NDArray[np.uint64]:
+        """Returns which of `summary.fields` each sample has, as bits [n]."""
+
+    def read(self, ordinal: int) -> tuple[str, Members]:
+        """Returns (key, field -> bytes). Raises ShardError."""
+
+    def side_car(self, kind: str) -> SideCar:
+        """Returns the embeddings of all n samples. Raises UserError."""
 
 
 @dataclass(frozen=True)
-class Shard:
+class TarShard:
     """One tar, its summary, and its index if that could not be kept on disk."""
 
     path: str
     summary: Summary
     index_path: str
-    index: ShardIndex | None = None
+    memory: ShardIndex | None = None
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self.path
+
+    @property
+    def index(self) -> ShardIndex:
+        return self.memory or _load(self.path, self.index_path, self.summary.crc)
+
+    def masks(self) -> NDArray[np.uint64]:
+        return self.index.masks
+
+    def read(self, ordinal: int) -> tuple[str, Members]:
+        """Returns (key, field -> bytes) of a sample; of a repeated field, the first."""
+        offset, length = self.index.span(ordinal)
+        key, members = None, Members()
+        try:
+            for name, content in tar.parse_members(self._bytes(offset, length)):
+                split = split_name(name)
+                if split is None:
+                    continue
+                key = split[0]
+                members.setdefault(split[1], content)
+        except tar.TarError as error:
+            raise ShardError(f"{self.path}: sample {ordinal} is not as indexed: {error}") from error
+        if key is None:
+            raise ShardError(f"{self.path}: sample {ordinal} is not as indexed: no members")
+        return key, members
+
+    def side_car(self, kind: str) -> SideCar:
+        return open_side_car(self.path, self.summary, kind)
+
+    def _bytes(self, offset: int, length: int) -> memoryview:
+        return read_range(self.path, self.summary, offset, length)
 
 
-def summarise(path: str | Path, index_dir: str | None = None, *, rebuild: bool = False) -> Shard:
+def summarise(path: str | Path, index_dir: str | None = None, *, rebuild: bool = False) -> TarShard:
     """Returns a shard with a current summary, building and saving its index where needed.
 
     Raises UserError for a shard that is missing, empty or compressed.
@@ -43,29 +108,23 @@ def summarise(path: str | Path, index_dir: str | None = None, *, rebuild: bool =
     index_path = _index_path(path, index_dir)
     summary = None if rebuild else load_summary(index_path)
     if summary is not None and is_current(summary, path):
-        return Shard(path, summary, index_path)
+        return TarShard(path, summary, index_path)
     index = build_index(path)
     try:
         os.makedirs(os.path.dirname(index_path) or ".", exist_ok=True)
         save_index(index, index_path)
     except OSError as error:
         log.warning("%s: index is kept in memory only (%s); see index_dir", path, error)
-        return Shard(path, index.summary, index_path, index)
-    return Shard(path, index.summary, index_path)
+        return TarShard(path, index.summary, index_path, index)
+    return TarShard(path, index.summary, index_path)
 
 
 @functools.lru_cache(maxsize=1024)
-def offsets_of(shard_path: str, index_path: str, crc: int) -> ShardIndex:
-    """Returns the index that belongs to a summary with this checksum."""
+def _load(shard_path: str, index_path: str, crc: int) -> ShardIndex:
     index = load_index(index_path)
     if index is None or index.summary.crc != crc:
-        raise RuntimeError(f"{index_path}: changed or vanished while {shard_path} is in use")
+        raise ShardError(f"{index_path}: changed or vanished while {shard_path} is in use")
     return index
-
-
-def shard_index(shard: Shard) -> ShardIndex:
-    """Returns the offsets of a shard, from memory or from disk."""
-    return shard.index or offsets_of(shard.path, shard.index_path, shard.summary.crc)
 
 
 def _index_path(path: str, index_dir: str | None) -> str:

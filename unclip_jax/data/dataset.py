@@ -15,19 +15,15 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from unclip_jax.data import tar
-from unclip_jax.data.catalog import Shard, shard_index, summarise
+from unclip_jax.data.catalog import Members, Shard, summarise
 from unclip_jax.data.embeddings import (
     Provenance,
     SideCar,
     check_side_cars,
-    open_side_car,
     statistics,
 )
 from unclip_jax.data.fields import BatchFields
-from unclip_jax.data.keys import split_name
 from unclip_jax.data.shards import expand_shards
-from unclip_jax.data.storage import ShardError, read_range
 from unclip_jax.errors import UserError
 
 _MAX_MISSING = 0.05
@@ -51,8 +47,7 @@ def open_dataset(
     dataset = Dataset(opened, fields)
     _check_missing(dataset)
     for kind in fields.embeddings:
-        cars = [open_side_car(shard.path, shard.summary, kind) for shard in opened]
-        check_side_cars(cars, kind)
+        check_side_cars([shard.side_car(kind) for shard in opened], kind)
     return dataset
 
 
@@ -83,7 +78,7 @@ class Dataset:
 
     @property
     def is_local(self) -> bool:
-        return not any("://" in shard.path for shard in self.shards)
+        return all(shard.is_local for shard in self.shards)
 
     def select(self, numbers: Sequence[int]) -> "Dataset":
         """Returns the data set of some of the shards."""
@@ -99,26 +94,10 @@ class Dataset:
         within = sample - int(self._ends[number] - self.counts[number])
         return number, int(self._ordinals(number)[within])
 
-    def read(self, sample: int) -> tuple[str, dict[str, memoryview]]:
-        """Returns (key, field -> bytes) of a sample; of a repeated field, the first."""
+    def read(self, sample: int) -> tuple[str, Members]:
+        """Returns (key, field -> bytes) of a sample."""
         number, ordinal = self.locate(sample)
-        shard = self.shards[number]
-        offset, length = shard_index(shard).span(ordinal)
-        key, members = None, {}
-        try:
-            for name, content in tar.parse_members(read_range(shard, offset, length)):
-                split = split_name(name)
-                if split is None:
-                    continue
-                key = split[0]
-                members.setdefault(split[1], content)
-        except tar.TarError as error:
-            raise ShardError(
-                f"{shard.path}: sample {ordinal} is not as indexed: {error}"
-            ) from error
-        if key is None:
-            raise ShardError(f"{shard.path}: sample {ordinal} is not as indexed: no members")
-        return key, members
+        return self.shards[number].read(ordinal)
 
     def embedding_rows(self, kind: str, samples: Int[NDArray, "n"]) -> Float[np.ndarray, "n D"]:
         """Returns the float32 embeddings of samples; rows of NaN or zeros are missing ones."""
@@ -145,18 +124,17 @@ class Dataset:
     def specs(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Returns the shape (without the batch axis) and dtype of each array of a batch."""
         fields = self.fields
-        specs = {f"image_{s}": ((s, s, 3), np.dtype(np.uint8)) for s in fields.image_sizes}
+        specs: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+        for side in fields.image_sizes:
+            specs[f"image_{side}"] = ((side, side, 3), np.dtype(np.uint8))
         if fields.context_length is not None:
             specs["tokens"] = ((fields.context_length,), np.dtype(np.int32))
         for kind in fields.embeddings:
             specs[f"{kind}_embedding"] = ((self.embedding_width(kind),), np.dtype(np.float32))
         return specs
 
-    def __getstate__(self) -> dict:
-        return {"shards": self.shards, "fields": self.fields}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__init__(**state)
+    def __reduce__(self):
+        return Dataset, (self.shards, self.fields)
 
     def _load_ordinals(self, number: int) -> NDArray[np.int64]:
         """Returns the ordinals in the tar of a shard's kept samples."""
@@ -165,11 +143,10 @@ class Dataset:
             return np.arange(shard.summary.samples)
         names = shard.summary.fields
         keep = {mask: self.fields.keeps(names, mask) for mask in shard.summary.masks}
-        return np.flatnonzero([keep[mask] for mask in shard_index(shard).masks.tolist()])
+        return np.flatnonzero([keep[mask] for mask in shard.masks().tolist()])
 
     def _open_side_car(self, kind: str, number: int) -> SideCar:
-        shard = self.shards[number]
-        return open_side_car(shard.path, shard.summary, kind)
+        return self.shards[number].side_car(kind)
 
 
 def _fingerprint(shards: tuple[Shard, ...], counts: NDArray[np.int64]) -> str:

@@ -6,23 +6,17 @@ which tar they belong to. Rows count every sample of the index, bad ones include
 agree; a sample that could not be embedded has a row of NaN (or zeros).
 """
 
-import io
 import json
-import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from unclip_jax.data.catalog import summarise
 from unclip_jax.data.fields import EMBEDDING_KINDS
-from unclip_jax.data.files import replace_file
 from unclip_jax.data.index import Summary
 from unclip_jax.errors import UserError
-
-_DTYPES = ("float16", "float32")
 
 
 @dataclass(frozen=True)
@@ -54,49 +48,6 @@ def side_car_path(shard: str | Path, kind: str) -> Path:
     if kind not in EMBEDDING_KINDS:
         raise UserError(f"embedding kind {kind!r} is not one of {EMBEDDING_KINDS}")
     return Path(shard).with_suffix(f".{kind}_embedding.npy")
-
-
-def write_embeddings(
-    shard: str | Path,
-    kind: str,
-    array: Float[np.ndarray, "n D"],
-    provenance: Provenance,
-    index_dir: str | None = None,
-) -> Path:
-    """Writes the side-car of one shard, whole or not at all, and returns its path.
-
-    Args:
-      shard: path of the tar.
-      kind: "image" or "text".
-      array: one row per sample in the tar's order, NaN where there is no embedding.
-
-    Raises:
-      UserError: the number of rows is not the number of samples, or the dtype is not supported.
-    """
-    path = side_car_path(shard, kind)
-    summary = summarise(shard, index_dir).summary
-    if array.ndim != 2 or len(array) != summary.samples:
-        raise UserError(
-            f"{path}: {array.shape} rows for {summary.samples} samples; write one row per sample"
-        )
-    if array.dtype.name not in _DTYPES:
-        raise UserError(f"{path}: dtype {array.dtype} is not one of {', '.join(_DTYPES)}")
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    content = buffer.getvalue()
-    header = {
-        **asdict(provenance),
-        "dtype": array.dtype.name,
-        "width": array.shape[1],
-        "count": len(array),
-        "tar_bytes": summary.tar_bytes,
-        "crc": zlib.crc32(content),
-    }
-    description = path.with_suffix(".json")
-    description.unlink(missing_ok=True)  # a kill between the two writes leaves no valid pair
-    replace_file(path, content)
-    replace_file(description, json.dumps(header, indent=1).encode())
-    return path
 
 
 def open_side_car(shard: str | Path, summary: Summary, kind: str) -> SideCar:

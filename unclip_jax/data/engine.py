@@ -9,7 +9,6 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
 
 import grain
 import numpy as np
@@ -73,7 +72,7 @@ def _die_with_parent(worker: int, workers: int) -> None:
 class Steps:
     """Joins elements into one host's batch per step; close() stops threads and workers."""
 
-    def __init__(self, elements: Iterator, per_step: int):
+    def __init__(self, elements: grain.DatasetIterator, per_step: int):
         self._elements = elements
         self._per_step = per_step
         # Also at interpreter exit: threads that are still reading then end in a heap of errors.

@@ -86,27 +86,22 @@ class BatchFields:
         """Whether a sample looks different from epoch to epoch."""
         return self.crop == "random" or self.flip or self.caption_choice == "random"
 
-    def wanted(self, names: tuple[str, ...]) -> list[tuple[str, set[str]]]:
-        """Returns (what, field names that would do) for each thing a sample must have."""
-        needs = []
-        if self.image_sizes:
-            images = {n for n in names if extension(n) in IMAGE_EXTENSIONS}
-            needs.append(("image", images))
+    def lacks(self, names: tuple[str, ...], mask: int) -> list[str]:
+        """Returns what a sample with the fields of `mask` (bits over `names`) has not got.
+
+        That is "image" or "caption": a field that is not there, or that is empty and may not be.
+        """
+        present = {name for bit, name in enumerate(names) if mask >> bit & 1}
+        filled = {name for name in present if empty(name) not in present}
+        lacking = []
+        if self.image_sizes and not any(extension(name) in IMAGE_EXTENSIONS for name in filled):
+            lacking.append("image")
         if self.reads_text:
-            members = {field.partition(":")[0] for field in self.caption_fields}
-            needs.append(("caption", members & set(names)))
-        return needs
+            captions = {field.partition(":")[0] for field in self.caption_fields}
+            if not captions & (present if self.empty_caption == "keep" else filled):
+                lacking.append("caption")
+        return lacking
 
     def keeps(self, names: tuple[str, ...], mask: int) -> bool:
         """Whether a sample that has the fields of `mask` (bits over `names`) is in the epoch."""
-        present = {name for bit, name in enumerate(names) if mask >> bit & 1}
-        allow_empty = self.empty_caption == "keep"
-        for what, choices in self.wanted(names):
-            usable = {
-                name
-                for name in choices & present
-                if empty(name) not in present or (what == "caption" and allow_empty)
-            }
-            if not usable:
-                return False
-        return True
+        return not self.lacks(names, mask)

@@ -44,7 +44,7 @@ CENTER = Crop()
 
 
 def decode_image(
-    data: bytes,
+    data: bytes | memoryview,
     sizes: tuple[int, ...],
     *,
     crop: Crop = CENTER,
@@ -65,7 +65,7 @@ def decode_image(
     return [np.ascontiguousarray(s[:, ::-1]) if crop.flip else s for s in squares]
 
 
-def image_size(data: bytes) -> tuple[int, int]:
+def image_size(data: bytes | memoryview) -> tuple[int, int]:
     """Returns (height, width) from the header, without decoding. Raises BadSample."""
     if data[:3] == _JPEG:
         try:
@@ -76,7 +76,9 @@ def image_size(data: bytes) -> tuple[int, int]:
         return image.height, image.width
 
 
-def _decode(data, target: int, crop: Crop, max_pixels: int) -> tuple[np.ndarray, int, int]:
+def _decode(
+    data: bytes | memoryview, target: int, crop: Crop, max_pixels: int
+) -> tuple[np.ndarray, int, int]:
     """Returns (pixels, original height, original width)."""
     if data[:3] == _JPEG:
         try:
@@ -108,7 +110,7 @@ def _check_pixels(height: int, width: int, max_pixels: int) -> None:
         raise BadSample("image_too_large", f"{width}x{height}")
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image:
+def _open(data: bytes | memoryview, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -81,7 +81,9 @@ def scan(file, size: int, mtime_ns: int, name: str) -> ShardIndex:
     """Builds the index of an open tar of `size` bytes."""
     scanner = tar.TarScanner(file, size)
     names: dict[str, int] = {}  # field name -> bit
-    offsets, masks, problems = [], [], Counter()
+    offsets: list[int] = []
+    masks: list[int] = []
+    problems: Counter[str] = Counter()
     seen: set[str] = set()
     current = None
     for member in scanner:

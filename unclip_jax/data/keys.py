@@ -5,6 +5,7 @@ The key is the path up to the first dot of the base name, the field is the rest 
 """
 
 import re
+from collections.abc import Mapping
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "avif")
 _SPLIT = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
@@ -17,6 +18,14 @@ def split_name(name: str) -> tuple[str, str] | None:
     if match is None or _META.match(name):
         return None
     return match.group(1), match.group(2).lower()
+
+
+def find_image(members: Mapping[str, memoryview]) -> memoryview | None:
+    """Returns the bytes of a sample's first member that is a picture by name and not empty."""
+    for field, content in members.items():
+        if extension(field) in IMAGE_EXTENSIONS and len(content):
+            return content
+    return None
 
 
 def extension(field: str) -> str:

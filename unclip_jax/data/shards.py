@@ -15,15 +15,18 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _GLOB = re.compile(r"[*?\[]")
 
 
-def expand_shards(spec: str | Sequence[str]) -> list[str]:
-    """Returns the paths that a spec names. Raises UserError where it names none, or one twice."""
+def expand_shards(spec: str | Sequence[str], *, must_exist: bool = True) -> list[str]:
+    """Returns the paths that a spec names.
+
+    Raises UserError where it names none, one twice, or (if `must_exist`) one that is not there.
+    """
     specs = [spec] if isinstance(spec, str) else list(spec)
     paths = []
     for part in (piece for item in specs for piece in str(item).split("::")):
         if part.startswith("pipe:"):
             raise UserError(f"{part}: shell pipes are not run; mount or copy the shards instead")
         for name in expand_braces(part):
-            paths += _existing(name)
+            paths += _existing(name, must_exist)
     if not paths:
         raise UserError(f"no shards in {spec!r}; give a path such as 'data/{{000..099}}.tar'")
     repeated = sorted({path for path in paths if paths.count(path) > 1}) if _repeats(paths) else []
@@ -72,7 +75,7 @@ def _split_commas(body: str) -> list[str]:
     return parts
 
 
-def _existing(name: str) -> list[str]:
+def _existing(name: str, must_exist: bool) -> list[str]:
     if "://" in name and not name.startswith("file://"):
         return [name]
     name = name.removeprefix("file://")
@@ -87,7 +90,7 @@ def _existing(name: str) -> list[str]:
         if not found:
             raise UserError(f"{name}: no file matches this pattern")
         return found
-    if not path.exists():
+    if must_exist and not path.exists():
         raise UserError(f"{name}: no such shard; check the path")
     return [name]
 

@@ -22,10 +22,10 @@ _UNKNOWN = 255
 class TokenTable:
     """Token rows of a data set, filled on demand."""
 
-    def __init__(self, dataset: Dataset):
+    def __init__(self, dataset: Dataset, context_length: int):
         self._dataset = dataset
-        self._length = dataset.fields.context_length
-        self._rows = np.zeros((len(dataset), self._length), np.uint16)
+        self._length = context_length
+        self._rows = np.zeros((len(dataset), context_length), np.uint16)
         self._state = np.full(len(dataset), _UNKNOWN, np.uint8)
 
     def get(self, samples: Int[NDArray, "n"]) -> tuple[Int[np.ndarray, "n L"], NDArray[np.uint8]]:
@@ -56,7 +56,7 @@ class TokenTable:
 
 def token_table(dataset: Dataset) -> TokenTable | None:
     """Returns a table for a data set that wants one and fits: no images, one caption, <= 1 GiB."""
-    fields = dataset.fields
-    if fields.image_sizes or not fields.reads_text or fields.is_random:
+    fields, length = dataset.fields, dataset.fields.context_length
+    if fields.image_sizes or length is None or fields.is_random:
         return None
-    return TokenTable(dataset) if len(dataset) * fields.context_length * 2 <= _MAX_BYTES else None
+    return TokenTable(dataset, length) if len(dataset) * length * 2 <= _MAX_BYTES else None
