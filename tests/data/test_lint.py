@@ -87,7 +87,7 @@ def test_content(folder):
         "repeated_image": 2,
     }
     decode = next(f for f in report.findings if f.problem == "image_decode")
-    assert decode.detail.startswith("first 000000001: cannot identify")
+    assert decode.detail.startswith("first 000000001: not a picture")
 
 
 def test_every_problem_has_advice(folder):

@@ -45,6 +45,10 @@ class Shard(Protocol):
     @property
     def is_local(self) -> bool: ...
 
+    @property
+    def cache_path(self) -> str | None:
+        """Where what is derived from the shard may be kept, as the start of a file name."""
+
     def masks(self) -> NDArray[np.uint64]:
         """Returns which of `summary.fields` each sample has, as bits [n]."""
 
@@ -67,6 +71,10 @@ class TarShard:
     @property
     def is_local(self) -> bool:
         return "://" not in self.path
+
+    @property
+    def cache_path(self) -> str | None:
+        return None if self.memory else self.index_path
 
     @property
     def index(self) -> ShardIndex:

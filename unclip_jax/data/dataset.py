@@ -8,6 +8,7 @@ decoding is found later and substituted (`assembly.py`).
 import functools
 import hashlib
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from unclip_jax.data.embeddings import (
     statistics,
 )
 from unclip_jax.data.fields import BatchFields
+from unclip_jax.data.filters import keep_mask
 from unclip_jax.data.shards import expand_shards
 from unclip_jax.errors import UserError
 
@@ -30,13 +32,18 @@ _MAX_MISSING = 0.05
 
 
 def open_dataset(
-    shards: str | Sequence[str], fields: BatchFields, *, index_dir: str | None = None
+    shards: str | Sequence[str],
+    fields: BatchFields,
+    *,
+    where: Sequence[str] = (),
+    index_dir: str | None = None,
 ) -> "Dataset":
     """Opens webdataset shards, building missing indexes.
 
     Args:
       shards: paths, globs, braces (`'data/{000..099}.tar'`), folders; see `expand_shards`.
       fields: what batches will hold.
+      where: filters on the samples' json, e.g. "aesthetic >= 5"; a sample must pass all.
       index_dir: where indexes are kept if not beside the shards (read-only data).
 
     Raises:
@@ -46,6 +53,11 @@ def open_dataset(
     opened = tuple(summarise(path, index_dir) for path in expand_shards(shards))
     dataset = Dataset(opened, fields)
     _check_missing(dataset)
+    if where:
+        keeps = tuple(np.packbits(keep_mask(shard, where)) for shard in opened)
+        dataset = Dataset(opened, fields, keeps)
+        if not len(dataset):
+            raise UserError(f"no sample of {shards!r} passes {' and '.join(where)}")
     for kind in fields.embeddings:
         check_side_cars([shard.side_car(kind) for shard in opened], kind)
     return dataset
@@ -61,11 +73,18 @@ class Dataset:
       fingerprint: digest of the sample list; equal for copies of the data, whatever their folder.
     """
 
-    def __init__(self, shards: tuple[Shard, ...], fields: BatchFields):
+    def __init__(
+        self,
+        shards: tuple[Shard, ...],
+        fields: BatchFields,
+        keeps: tuple[NDArray[np.uint8], ...] = (),
+    ):
         self.shards = shards
         self.fields = fields
-        self.counts = np.array([_kept(shard, fields) for shard in shards], np.int64)
-        self.fingerprint = _fingerprint(shards, self.counts)
+        self._keeps = keeps  # packed bits of the samples that passed the filters
+        numbers = range(len(shards))
+        self.counts = np.array([self._count(number) for number in numbers], np.int64)
+        self.fingerprint = _fingerprint(shards, self.counts, keeps)
         self._ends = np.cumsum(self.counts)
         self._ordinals = functools.lru_cache(maxsize=4096)(self._load_ordinals)
         self._side_car = functools.lru_cache(maxsize=4096)(self._open_side_car)
@@ -82,7 +101,8 @@ class Dataset:
 
     def select(self, numbers: Sequence[int]) -> "Dataset":
         """Returns the data set of some of the shards."""
-        return Dataset(tuple(self.shards[number] for number in numbers), self.fields)
+        keeps = tuple(self._keeps[number] for number in numbers) if self._keeps else ()
+        return Dataset(tuple(self.shards[number] for number in numbers), self.fields, keeps)
 
     def ordinals(self, number: int) -> NDArray[np.int64]:
         """Returns the ordinals in the tar of shard `number`'s samples."""
@@ -134,32 +154,39 @@ class Dataset:
         return specs
 
     def __reduce__(self):
-        return Dataset, (self.shards, self.fields)
+        return Dataset, (self.shards, self.fields, self._keeps)
+
+    def _count(self, number: int) -> int:
+        if self._keeps:
+            return len(self._load_ordinals(number))
+        summary = self.shards[number].summary
+        kept = (n for mask, n in summary.masks.items() if self.fields.keeps(summary.fields, mask))
+        return sum(kept)
 
     def _load_ordinals(self, number: int) -> NDArray[np.int64]:
         """Returns the ordinals in the tar of a shard's kept samples."""
         shard = self.shards[number]
-        if self.counts[number] == shard.summary.samples:
-            return np.arange(shard.summary.samples)
-        names = shard.summary.fields
-        keep = {mask: self.fields.keeps(names, mask) for mask in shard.summary.masks}
-        return np.flatnonzero([keep[mask] for mask in shard.masks().tolist()])
+        summary = shard.summary
+        usable = {mask: self.fields.keeps(summary.fields, mask) for mask in summary.masks}
+        if all(usable.values()):
+            keep = np.ones(summary.samples, bool)
+        else:
+            keep = np.array([usable[mask] for mask in shard.masks().tolist()], bool)
+        if self._keeps:
+            keep &= np.unpackbits(self._keeps[number], count=summary.samples).astype(bool)
+        return np.flatnonzero(keep)
 
     def _open_side_car(self, kind: str, number: int) -> SideCar:
         return self.shards[number].side_car(kind)
 
 
-def _fingerprint(shards: tuple[Shard, ...], counts: NDArray[np.int64]) -> str:
-    lines = [
+def _fingerprint(shards: tuple[Shard, ...], counts: NDArray[np.int64], keeps) -> str:
+    lines: list = [
         [Path(shard.path).name, shard.summary.tar_bytes, shard.summary.crc, kept]
         for shard, kept in zip(shards, counts.tolist(), strict=True)
     ]
+    lines += [zlib.crc32(keep) for keep in keeps]
     return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
-
-
-def _kept(shard: Shard, fields: BatchFields) -> int:
-    summary = shard.summary
-    return sum(n for mask, n in summary.masks.items() if fields.keeps(summary.fields, mask))
 
 
 def _check_missing(dataset: Dataset) -> None:

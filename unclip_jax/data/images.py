@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from unclip_jax.data.fields import BadSample
 
@@ -115,6 +115,8 @@ def _open(data: bytes | memoryview, max_pixels: int) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadSample("image_too_large", str(error)) from None
+    except UnidentifiedImageError:
+        raise BadSample("image_decode", "not a picture in a known format") from None
     except (OSError, ValueError, SyntaxError, struct.error) as error:
         raise BadSample("image_decode", _one_line(error)) from None
     _check_pixels(image.height, image.width, max_pixels)
