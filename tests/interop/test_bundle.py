@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from unclip_jax.cli.frozen import load_clip
 from unclip_jax.core import trees
 from unclip_jax.core.hashing import weights_hash
 from unclip_jax.errors import UserError
@@ -224,3 +225,12 @@ def test_pictures_must_be_there_to_be_copied(cascade, tmp_path):
     with pytest.raises(UserError, match="holds no PNG"):
         write_bundle(cascade, tmp_path / "b", extras=Extras(samples=tmp_path))
     assert not (tmp_path / "b").exists()
+
+
+def test_training_may_build_on_the_clip_of_a_bundle(cascade, written, tmp_path):
+    write_bundle(compose([cascade.clip]), tmp_path / "half", dtype="bfloat16")
+    for path in (written, tmp_path / "half"):
+        clip = load_clip(str(path))
+        # The identity of the weights before rounding: what `compose` compares.
+        assert clip.sha256 == cascade.clip.weights_sha256
+        assert clip.config == cascade.clip.config

@@ -50,9 +50,10 @@ def load_clip(path: str) -> FrozenClip:
     if (folder / "bundle.json").is_file():
         from unclip_jax.interop.bundle import read_bundle
 
-        bundle = read_bundle(folder)
-        config, params = bundle.config("clip"), bundle.params("clip")
-    elif (folder / "config.json").is_file():
+        clip = read_bundle(folder, ["clip"]).cascade.clip
+        assert clip is not None
+        return FrozenClip(path, clip.config, clip.params, clip.weights_sha256)
+    if (folder / "config.json").is_file():
         config = load_config(str(folder / "config.json"))
         if config.stage != "clip":
             raise UserError(f"config.clip.path={path} holds a {config.stage!r} run, not a CLIP")
