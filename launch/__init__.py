@@ -1,1 +1,1 @@
-"""Starting runs; free of jax."""
+"""Starting runs on machines; free of jax, so that it works where no accelerator stack is installed."""

@@ -1,6 +1,8 @@
 """Strict settings for every test: 8 virtual CPU devices, no silent rank promotion, no key reuse."""
 
+import io
 import os
+import tarfile
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -9,6 +11,35 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from PIL import Image  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory):
+    """A folder with two training shards and one validation shard of captioned 16 px pictures.
+
+    40 training examples: a coloured square on white, with its colour as caption.
+    """
+    folder = tmp_path_factory.mktemp("shards")
+    colours = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (30, 60, 220)}
+    generator = np.random.default_rng(0)
+    for name, count in (("train-00000", 24), ("train-00001", 16), ("val-00000", 10)):
+        with tarfile.open(folder / f"{name}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for i in range(count):
+                colour = list(colours)[i % 3]
+                picture = np.full((16, 16, 3), 255, np.uint8)
+                top, left = generator.integers(0, 8, 2)
+                picture[top : top + 8, left : left + 8] = colours[colour]
+                buffer = io.BytesIO()
+                Image.fromarray(picture).save(buffer, "PNG")
+                members = {"png": buffer.getvalue(), "txt": f"a {colour} square".encode()}
+                for field, content in members.items():
+                    info = tarfile.TarInfo(f"{i:06d}.{field}")
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+    return folder

@@ -8,6 +8,7 @@ workdir/config.json      the resolved config
         done.json        written when the plan is completed
 """
 
+import contextlib
 import json
 import pathlib
 from collections.abc import Iterator
@@ -56,40 +57,47 @@ def train(config: RunConfig, stage: Stage, frozen: Any, workdir: pathlib.Path) -
     """
     workdir = _prepare(config, workdir)
     mesh = make_mesh(config.mesh)
-    batch_size = config.train.batch_size
-    check_batch_size(batch_size, mesh)
-    with jax.set_mesh(mesh):
-        dataset = open_dataset(config.data.train, stage.needs)
-        plan = make_plan(config, len(dataset))
-        schedule = learning_rate(
-            config.optim,
-            warmup_steps=_steps(config, config.optim.warmup, len(dataset), "optim.warmup"),
-            total_steps=plan.total,
-        )
-        tx = make_optimizer(config.optim, schedule)
+    check_batch_size(config.train.batch_size, mesh)
+    dataset = open_dataset(config.data.train, stage.needs)
+    held_out = config.data.validation and open_dataset(config.data.validation, stage.needs)
+    plan = make_plan(config, len(dataset))
+    schedule = learning_rate(
+        config.optim,
+        warmup_steps=_steps(config, config.optim.warmup, len(dataset), "optim.warmup"),
+        total_steps=plan.total,
+    )
+    tx = make_optimizer(config.optim, schedule)
+    with jax.set_mesh(mesh), contextlib.ExitStack() as resources:
         checkpointer = Checkpointer(workdir, keep=config.train.keep_checkpoints)
+        resources.callback(checkpointer.close)
         state, start, layout = _start(config, stage, tx, mesh, checkpointer)
-        step = int(state.step)
-        position = data.DataPosition.from_json(start.position) if start.position else None
-        batches = data.train_batches(
-            dataset, batch_size, seed=config.seed, position=position, workers=config.data.workers
-        )
-        run_facts.write(workdir, _facts(config, dataset, state, step))
-        writer = MetricWriter(workdir, resume_step=step)
+        batches = _batches(config, dataset, start, resources)
+        run_facts.write(workdir, _facts(config, dataset, state))
+        writer = MetricWriter(workdir, resume_step=int(state.step))
+        resources.callback(writer.close)
         frozen = jax.device_put(frozen, replicated(mesh))
         train_step = make_train_step(
-            stage, tx, schedule, ema_decay=config.ema.decay, seed=config.seed,
-            mesh=mesh, state_shardings=layout,
-        )  # fmt: skip
-        hooks = _hooks(config, stage, frozen, workdir, mesh, writer)
+            stage,
+            tx,
+            schedule,
+            ema_decay=config.ema.decay,
+            seed=config.seed,
+            mesh=mesh,
+            state_shardings=layout,
+        )
         state, completed = run_loop(
-            state, frozen, _on_device(batches, mesh), train_step,
-            name=stage.name, plan=plan, hooks=hooks, checkpointer=checkpointer,
-            writer=writer, start=start, batch_size=batch_size,
-        )  # fmt: skip
-        checkpointer.close()
-        batches.close()
-        writer.close()
+            state,
+            frozen,
+            _on_device(batches, mesh),
+            train_step,
+            name=stage.name,
+            plan=plan,
+            hooks=_hooks(config, stage, frozen, held_out, workdir, mesh, writer),
+            checkpointer=checkpointer,
+            writer=writer,
+            start=start,
+            batch_size=config.train.batch_size,
+        )
     if completed:
         (workdir / "done.json").write_text(json.dumps({"step": int(state.step)}))
     return completed
@@ -148,23 +156,37 @@ def _on_device(
     return prefetch(batches, convert)
 
 
+def _batches(
+    config: RunConfig, dataset: data.Dataset, start: Progress, resources: contextlib.ExitStack
+) -> data.TrainBatches:
+    position = data.DataPosition.from_json(start.position) if start.position else None
+    batches = data.train_batches(
+        dataset,
+        config.train.batch_size,
+        seed=config.seed,
+        position=position,
+        workers=config.data.workers,
+    )
+    resources.callback(batches.close)
+    return batches
+
+
 def _hooks(
     config: RunConfig,
     stage: Stage,
     frozen: Any,
+    held_out: data.Dataset | None,
     workdir: pathlib.Path,
     mesh: Mesh,
     writer: MetricWriter,
 ) -> Hooks:
-    if config.data.validation is None:
+    if held_out is None:
         return Hooks(validate=None, preview=None)
-    dataset = open_dataset(config.data.validation, stage.needs)
-    validation = Validation(config, stage, frozen, dataset, mesh)
+    validation = Validation(config, stage, frozen, held_out, mesh)
     if stage.preview is None or not config.train.preview.examples:
         return Hooks(validate=validation, preview=None)
-    return Hooks(
-        validate=validation, preview=Previewer(config, stage, frozen, dataset, workdir, writer)
-    )
+    previewer = Previewer(config, stage, frozen, held_out, workdir, writer)
+    return Hooks(validate=validation, preview=previewer)
 
 
 def _prepare(config: RunConfig, workdir: pathlib.Path) -> pathlib.Path:
@@ -205,11 +227,10 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _facts(config: RunConfig, dataset: Any, state: TrainState, step: int) -> dict[str, Any]:
+def _facts(config: RunConfig, dataset: data.Dataset, state: TrainState) -> dict[str, Any]:
     return run_facts.collect(
         stage=config.stage,
-        resumed_from_step=step or None,
-        parameters=int(np.sum([x.size for x in jax.tree.leaves(state.params)])),
-        parameter_bytes=4 * trees.count(state.params),
+        resumed_from_step=int(state.step) or None,
+        parameters=trees.count(state.params),
         data={"examples": len(dataset), "fingerprint": dataset.fingerprint},
     )

@@ -50,9 +50,9 @@ def make_train_step(
         metrics = {
             "loss": loss,
             **reduce_diagnostics(diagnostics),
-            "grad_norm": optax.global_norm(grads),
-            "update_norm": optax.global_norm(updates),
-            "param_norm": optax.global_norm(params),
+            "grad_norm": optax.tree.norm(grads),
+            "update_norm": optax.tree.norm(updates),
+            "param_norm": optax.tree.norm(params),
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
             "ema_decay": decay,
         }
