@@ -10,6 +10,7 @@ import sys
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -38,12 +39,13 @@ def assert_equal_trees(a, b):
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_export_inverts_import_exactly(dialect):
     clip, state = recording(dialect)
-    exported = export_clip(import_clip(state, clip), clip, dialect)
+    params = jax.tree.map(jnp.asarray, import_clip(state, clip))
+    exported = export_clip(params, clip, dialect)
     assert set(exported) == set(state)
     for name, value in exported.items():
         np.testing.assert_array_equal(value, state[name], err_msg=name)
         assert value.dtype == np.float32
-        assert value.flags.c_contiguous, "safetensors writes buffers as they lie"
+        assert value.flags.c_contiguous
 
 
 @pytest.mark.parametrize("scan_layers", [False, True])
@@ -118,13 +120,13 @@ def test_a_sigmoid_clip_brings_its_bias():
 def test_wrong_weights_are_refused_in_one_line():
     clip, state = recording("open_clip")
     less = {k: v for k, v in state.items() if k != "ln_final.bias"}
+    extra = {"extra": np.ones(2)}
+    linear = "transformer.resblocks.0.mlp.c_fc.weight"
     deeper, other = clip.clone(text_layers=3), clip.clone(embedding_dim=14)
     for given, model, message in (
-        (
-            less | {"extra": np.ones(2)},
-            clip,
-            r"1 unknown \(extra\) and 1 missing \(ln_final.bias\)",
-        ),
+        (state | extra, clip, r"this CLIP: 1 unknown \(extra\) tensors"),
+        (less | extra, clip, r"1 unknown \(extra\) and 1 missing \(ln_final.bias\)"),
+        (state | {linear: np.ones(3)}, clip, "c_fc.weight has 1 dimensions, expected 2"),
         (state, deeper, r"12 missing \(transformer.resblocks.2.attn.in_proj_bias, .*, \.\.\.\)"),
         (state, other, r"visual.proj makes vision_projection/kernel \(32, 12\).* \(32, 14\)"),
     ):

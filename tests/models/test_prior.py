@@ -41,7 +41,7 @@ def build(trained=False):
     """(compiled predict(variables, given), variables): all weights random, nulls included."""
     prior = PriorTransformer(**SIZE, **(TRAINED if trained else {}))
     given = token_inputs() if trained else inputs()
-    abstract = jax.eval_shape(lambda: prior.init(jax.random.key(0), **given))
+    abstract = jax.eval_shape(lambda given: prior.init(jax.random.key(0), **given), given)
     rng = np.random.default_rng(1)
     fill = lambda p: rng.normal(size=p.shape).astype("f4") / p.shape[-1] ** 0.5  # noqa: E731
     return jax.jit(lambda v, given: prior.apply(v, **given)), jax.tree.map(fill, abstract)
@@ -60,8 +60,8 @@ def test_prediction_equals_that_recorded_from_diffusers(scan_layers):
     flat = {k.removeprefix(prefix): recorded[k] for k in recorded if k.startswith(prefix)}
     params = trees.unflatten({k: v.astype(np.float32) for k, v in flat.items()})
     given = {k: recorded[k] for k in inputs()}
-    got = jax.jit(lambda p: prior.apply({"params": p}, **given))(
-        stack_layers(params) if scan_layers else params
+    got = jax.jit(lambda p, given: prior.apply({"params": p}, **given))(
+        stack_layers(params) if scan_layers else params, given
     )
     error = np.abs(got - recorded["wanted"]).max() / np.abs(recorded["wanted"]).max()
     assert error < 1e-5
@@ -162,6 +162,7 @@ def test_gradients_equal_finite_differences_in_float64():
         variables = jax.tree.map(double, variables)
         given = jax.tree.map(double, inputs()) | {"drop_text": np.array([True, False, False])}
         prior = PriorTransformer(**SIZE, dtype=jnp.float64, param_dtype=jnp.float64)
+        given = jax.tree.map(jnp.asarray, given)
         loss = jax.jit(lambda v: jnp.sum(jnp.sin(prior.apply(v, **given))))
         rng = np.random.default_rng(0)
         direction = jax.tree.map(lambda p: rng.normal(size=p.shape), variables)
@@ -178,6 +179,7 @@ def test_gradients_equal_finite_differences_in_float64():
 
 def test_wrong_text_is_refused():
     def init(given, **options):
+        given = jax.tree.map(jnp.asarray, given)
         PriorTransformer(**{**SIZE, **options}).init(jax.random.key(0), **given)
 
     given = inputs()

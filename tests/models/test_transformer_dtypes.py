@@ -20,6 +20,7 @@ from unclip_jax.models import (
     clip_loss,
     siglip_loss,
 )
+from unclip_jax.models.transformer import Transformer
 
 CLIP = {**CLIP_SIZES["tiny"], "vocab_size": 64, "eot_id": 63, "context_length": 9}
 PRIOR = {"embedding_dim": 16, "width": 32, "layers": 2, "heads": 2, "context_length": 9}
@@ -62,14 +63,17 @@ def build(name):
     """A model of scanned layers, its variables and how to run it."""
     kind, size, run = NETS[name]
     model = kind(**size, scan_layers=True)
-    init = lambda: run(model, {}, BATCH, rngs={"params": jax.random.key(0)}, mutable=["params"])  # noqa: E731
+
+    def init(batch):
+        return run(model, {}, batch, rngs={"params": jax.random.key(0)}, mutable=["params"])[1]
+
     rng = np.random.default_rng(3)
 
     def fill(path, p):
         centre = 1.0 if path[-1].key == "scale" else 0.0
         return (centre + rng.normal(size=p.shape) * (p.shape or (1,))[-1] ** -0.5).astype("f4")
 
-    return model, jax.tree_util.tree_map_with_path(fill, jax.eval_shape(init)[1]), run
+    return model, jax.tree_util.tree_map_with_path(fill, jax.eval_shape(init, BATCH)), run
 
 
 def equations(jaxpr):
@@ -138,11 +142,20 @@ def test_bfloat16_networks_leave_it_in_the_named_islands_only(name):
     assert wide <= softmax | norm | sinusoids | shapes
 
 
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_the_residual_stream_has_the_compute_dtype_whatever_comes_in(scan_layers):
+    net = Transformer(layers=2, heads=2, scan_layers=scan_layers, dtype=jnp.bfloat16)
+    x = jax.ShapeDtypeStruct((1, 3, 8), jnp.float32)
+    out, variables = jax.eval_shape(lambda x: net.init_with_output(jax.random.key(0), x), x)
+    assert out.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+
+
 @pytest.mark.parametrize("name", list(NETS))
 def test_bfloat16_stays_near_float32(name):
     model, variables, run = build(name)
     wanted, got = (
-        jax.jit(lambda v, net=net: run(net, v, BATCH))(variables)
+        jax.jit(lambda v, batch, net=net: run(net, v, batch))(variables, BATCH)
         for net in (model, model.clone(dtype=jnp.bfloat16))
     )
 

@@ -56,15 +56,16 @@ class Entry:
     layout: str = "same"
 
     def to_ours(self, state: StateDict) -> np.ndarray:
-        value = (
-            np.concatenate([state[k] for k in self.theirs]) if self.fused else state[self.theirs[0]]
-        )
+        parts = [np.asarray(state[k], np.float32) for k in self.theirs]
+        value = np.concatenate(parts) if self.fused else parts[0]
         axes = {"same": range(value.ndim), "linear": (1, 0), "conv": (2, 3, 1, 0)}[self.layout]
-        return value.transpose(*axes).astype(np.float32)
+        if len(axes) != value.ndim:
+            raise UserError(f"{self.theirs[0]} has {value.ndim} dimensions, expected {len(axes)}")
+        return np.asarray(value.transpose(*axes))
 
     def to_theirs(self, value: np.ndarray) -> dict[str, np.ndarray]:
         axes = {"same": range(value.ndim), "linear": (1, 0), "conv": (3, 2, 0, 1)}[self.layout]
-        value = np.ascontiguousarray(np.transpose(value, tuple(axes)))
+        value = np.array(value.transpose(*axes), order="C")  # safetensors writes memory as it lies
         parts = np.split(value, 3) if self.fused else [value]
         return dict(zip(self.theirs, parts, strict=True))
 

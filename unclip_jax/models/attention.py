@@ -11,6 +11,7 @@ Source: Vaswani et al. 2017 (arXiv 1706.03762), equation 1.
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from unclip_jax.errors import UserError
@@ -61,9 +62,9 @@ def dot_product_attention(
     return _xla_attention(q, k, v, mask)
 
 
-def cudnn_supports(dtype: jnp.dtype, head_dim: int) -> bool:
+def cudnn_supports(dtype: DTypeLike, head_dim: int) -> bool:
     """Whether cuDNN's fused attention takes this dtype and head size, given a GPU that has it."""
-    return dtype in CUDNN_DTYPES and head_dim % 8 == 0 and head_dim <= CUDNN_MAX_HEAD_DIM
+    return jnp.dtype(dtype) in CUDNN_DTYPES and head_dim % 8 == 0 and head_dim <= CUDNN_MAX_HEAD_DIM
 
 
 def _on_cuda() -> bool:

@@ -25,6 +25,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from unclip_jax.errors import UserError
@@ -101,12 +102,12 @@ class VisionTower(nn.Module):
     scan_layers: bool = False
     remat: str = "none"
     attention: str = "auto"
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "b s s 3"]) -> Float[Array, "b w"]:
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         patch, width = (self.patch_size, self.patch_size), self.width
         mean, std = (jnp.asarray(x, images.dtype) for x in (IMAGE_MEAN, IMAGE_STD))
         x = ((images + 1) / 2 - mean[None, None, None]) / std[None, None, None]
@@ -166,12 +167,12 @@ class Clip(nn.Module):
     scan_layers: bool = False
     remat: str = "none"
     attention: str = "auto"
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        shared = {
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        shared: dict[str, Any] = {
             "activation": self.activation,
             "scan_layers": self.scan_layers,
             "remat": self.remat,

@@ -25,8 +25,11 @@ transformer and text encoder as documented there. No published prior starts from
 Source: unCLIP, arXiv 2204.06125, section 2.2 and appendix C; karlo-v1-alpha.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from unclip_jax.errors import UserError
@@ -65,8 +68,8 @@ class PriorTransformer(nn.Module):
     scan_layers: bool = True
     remat: str = "none"
     attention: str = "auto"
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -93,21 +96,18 @@ class PriorTransformer(nn.Module):
         Raises:
           UserError: if text comes in another form or length than the attributes say.
         """
-        if self.text_encoder == "trained":
-            text_states, text_mask = self._encode(tokens)
-        self._check(text_states, text_mask)
+        text_states, text_mask = self._text(tokens, text_states, text_mask)
         text_embedding, text_states, text_mask = self._drop(
             drop_text, text_embedding, text_states, text_mask
         )
         small = nn.initializers.normal(0.01)
         length = self.context_length + EXTRA_TOKENS
         query = self.param("query", small, (self.width,), self.param_dtype).astype(self.dtype)
+        time = TimeEmbedding(self.width, self.width, name="time_embedding", **self._dtypes())(t)
         sequence = [
             self._dense("text_states_in", self.width)(text_states),
             self._dense("text_embedding_in", self.width)(text_embedding)[:, None],
-            TimeEmbedding(self.width, self.width, name="time_embedding", **self._dtypes())(t)[
-                :, None
-            ],
+            time[:, None],
             self._dense("image_embedding_in", self.width)(x_t)[:, None],
             jnp.broadcast_to(query, (x_t.shape[0], 1, self.width)),
         ]
@@ -120,7 +120,9 @@ class PriorTransformer(nn.Module):
         out = self._dense("out", self.embedding_dim)(x)
         return out.astype(jnp.promote_types(out.dtype, jnp.float32))
 
-    def _drop(self, drop: Array | None, embedding: Array, states: Array, mask: Array):
+    def _drop(
+        self, drop: Array | None, embedding: Array, states: Array, mask: Array
+    ) -> tuple[Array, Array, Array]:
         """Replaces the text of dropped examples by the learned null."""
         if self.null_text == "none":
             if drop is not None:
@@ -142,10 +144,32 @@ class PriorTransformer(nn.Module):
             mask | drop[:, None],
         )
 
-    def _encode(self, tokens: Array | None) -> tuple[Array, Array]:
-        if tokens is None:
-            raise UserError("a prior with text_encoder='trained' needs token ids (tokens=)")
-        features = TextTower(
+    def _text(
+        self, tokens: Array | None, states: Array | None, mask: Array | None
+    ) -> tuple[Array, Array]:
+        """Text states and mask from wherever this prior reads them, checked."""
+        for name, value, valid in (
+            ("text_encoder", self.text_encoder, ("clip", "trained")),
+            ("null_text", self.null_text, ("learned", "none")),
+        ):
+            if value not in valid:
+                raise UserError(f"unknown {name} {value!r}; use one of {valid}")
+        if self.text_encoder == "trained":
+            if tokens is None:
+                raise UserError("a prior with text_encoder='trained' needs token ids (tokens=)")
+            features = self._text_tower()(tokens)
+            states, mask = features.states, features.mask
+        if states is None or mask is None:
+            raise UserError("a prior with text_encoder='clip' needs text_states and text_mask")
+        if states.shape[1] != self.context_length:
+            raise UserError(
+                f"the prior's context_length is {self.context_length} but the text has "
+                f"{states.shape[1]} tokens: tokenize to that length"
+            )
+        return states, mask
+
+    def _text_tower(self) -> TextTower:
+        return TextTower(
             width=self.text_width,
             layers=self.text_layers,
             heads=self.text_heads,
@@ -159,8 +183,7 @@ class PriorTransformer(nn.Module):
             attention=self.attention,
             name="text_encoder",
             **self._dtypes(),
-        )(tokens)
-        return features.states, features.mask
+        )
 
     def _transformer(self) -> Transformer:
         return Transformer(
@@ -177,20 +200,5 @@ class PriorTransformer(nn.Module):
     def _dense(self, name: str, features: int) -> nn.Dense:
         return nn.Dense(features, name=name, **self._dtypes())
 
-    def _dtypes(self) -> dict[str, jnp.dtype]:
+    def _dtypes(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
-
-    def _check(self, states: Array | None, mask: Array | None) -> None:
-        for name, value, valid in (
-            ("text_encoder", self.text_encoder, ("clip", "trained")),
-            ("null_text", self.null_text, ("learned", "none")),
-        ):
-            if value not in valid:
-                raise UserError(f"unknown {name} {value!r}; use one of {valid}")
-        if states is None or mask is None:
-            raise UserError("a prior with text_encoder='clip' needs text_states and text_mask")
-        if states.shape[1] != self.context_length:
-            raise UserError(
-                f"the prior's context_length is {self.context_length} but the text has "
-                f"{states.shape[1]} tokens: tokenize to that length"
-            )

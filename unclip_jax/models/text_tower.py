@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from unclip_jax.errors import UserError
@@ -78,8 +79,8 @@ class TextTower(nn.Module):
     scan_layers: bool = False
     remat: str = "none"
     attention: str = "auto"
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, tokens: Int[Array, "b l"]) -> TextFeatures:

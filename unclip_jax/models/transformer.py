@@ -19,11 +19,13 @@ Sources: Radford et al. 2019 (GPT-2); CLIP, arXiv 2103.00020, section 2.4.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from unclip_jax.errors import UserError, did_you_mean
@@ -57,15 +59,15 @@ class Block(nn.Module):
     residual_std: float
     activation: str = "gelu"
     attention: str = "auto"
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b t w"], mask: Bool[Array, "#b #n #t t"] | None
     ) -> Float[Array, "b t w"]:
         batch, length, width = x.shape
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
         def dense(x: Array, features: int, std: float, name: str) -> Array:
             init = nn.initializers.normal(std)
@@ -102,8 +104,8 @@ class Transformer(nn.Module):
     scan_layers: bool = False
     remat: str = "none"
     attention: str = "auto"
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
