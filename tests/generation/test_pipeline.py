@@ -75,13 +75,14 @@ def test_keys_are_made_of_seed_image_number_and_prompt_index(pipeline):
 
 
 def test_the_steps_one_by_one_give_the_whole(pipeline, drawn):
-    keys = pipeline.keys(2, 2, seed=3)[3:]
-    z = pipeline.draw_embeddings(PROMPTS[1:], keys, batch_size=BATCH)
-    pictures = pipeline.decode(z, PROMPTS[1:], keys, batch_size=BATCH)
+    # Image 1 of prompt 0 and image 0 of prompt 1: the middle two of four.
+    keys = pipeline.keys(2, 2, seed=3)[1:3]
+    z = pipeline.draw_embeddings(PROMPTS, keys, batch_size=BATCH)
+    pictures = pipeline.decode(z, PROMPTS, keys, batch_size=BATCH)
     large = pipeline.upsample("upsampler", pictures, keys, batch_size=BATCH)
-    np.testing.assert_array_equal(z[0], drawn.embeddings[1, 1])
-    np.testing.assert_array_equal(pictures[0], drawn.stages["decoder"][1, 1])
-    np.testing.assert_array_equal(large[0], drawn.images[1, 1])
+    np.testing.assert_array_equal(z, drawn.embeddings.reshape(4, -1)[1:3])
+    np.testing.assert_array_equal(pictures, drawn.stages["decoder"].reshape(4, 8, 8, 3)[1:3])
+    np.testing.assert_array_equal(large, drawn.images.reshape(4, 16, 16, 3)[1:3])
 
 
 def test_the_seed_and_the_prompt_matter(pipeline, drawn):
