@@ -69,6 +69,7 @@ class SpatialAttention(nn.Module):
                 mask = jnp.pad(context_mask, ((0, 0), (0, height * width)), constant_values=True)
                 mask = mask[:, None, None, :]
         h = dot_product_attention(query, key, value, mask=mask, implementation=self.attention)
+        h = checkpoint_name(h, "attention")
         out = nn.Dense(
             channels,
             dtype=self.dtype,
@@ -76,13 +77,14 @@ class SpatialAttention(nn.Module):
             kernel_init=nn.initializers.zeros,
             name="out",
         )(h.reshape(batch, height * width, channels))
-        return x + checkpoint_name(out, "attention").reshape(x.shape)
+        return x + out.reshape(x.shape)
 
     def _projector(self, channels: int):
         """A function (name, tokens [B, S, W]) -> heads [B, S, C / head_dim, head_dim]."""
 
         def project(name: str, tokens: Array) -> Array:
             dense = nn.Dense(channels, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
-            return dense(tokens).reshape(*tokens.shape[:2], -1, self.head_dim)
+            heads = dense(tokens).reshape(*tokens.shape[:2], -1, self.head_dim)
+            return checkpoint_name(heads, "attention")
 
         return project
