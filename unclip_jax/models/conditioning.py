@@ -11,6 +11,8 @@ that it stands among.
 Source: Ramesh et al. 2022 (arXiv 2204.06125) section 2.1; Ho and Salimans 2022 (2207.12598).
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -55,7 +57,7 @@ class ImageConditioning(nn.Module):
             null = self.param("null", nn.initializers.zeros, null.shape, self.param_dtype)
         if drop is not None:
             embedding = jnp.where(drop[:, None], null[None].astype(embedding.dtype), embedding)
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         tokens = nn.Dense(self.width * self.tokens, name="tokens_proj", **dtypes)(embedding)
         tokens = tokens.reshape(-1, self.width, self.tokens).swapaxes(1, 2)
         return tokens, nn.Dense(self.embedding_width, name="embedding_proj", **dtypes)(embedding)
@@ -99,7 +101,7 @@ class TextConditioning(nn.Module):
                 "this decoder has null_text='none', so captions cannot be dropped: "
                 "give it the features of the empty caption instead, or train with 'learned'"
             )
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         if self.project:
             states = nn.Dense(self.width, name="states_proj", **dtypes)(states)
             states = nn.LayerNorm(

@@ -127,20 +127,17 @@ class Decoder(nn.Module):
         if self.text_encoder == "none":
             return None
         if self.text_encoder == "trained":
-            _require(self.text_tower, "text_tower", self.text_encoder)
-            features = self.text_tower(_require(tokens, "tokens", self.text_encoder))
-            embedding, states = features.embedding, features.states
-            mask = None if self._sees_padding() else features.mask
-        _require(states, "text_states", self.text_encoder)
+            tower = _require(self.text_tower, "text_tower", self.text_encoder)
+            embedding, states, mask = tower(_require(tokens, "tokens", self.text_encoder))
+            # Learned embeddings of padding are context like any other.
+            if tower.padding == "learned" and not tower.causal:
+                mask = None
+        states = _require(states, "text_states", self.text_encoder)
         if mask is None:
             mask = jnp.ones(states.shape[:2], bool)
         if not self.pooled_text:
             return states, mask, None
         return states, mask, _require(embedding, "text_embedding", self.text_encoder)
-
-    def _sees_padding(self) -> bool:
-        """Whether the tower learns embeddings of padding, which are then context like any other."""
-        return self.text_tower.padding == "learned" and not self.text_tower.causal
 
     def _image_conditioning(self) -> ImageConditioning:
         return ImageConditioning(

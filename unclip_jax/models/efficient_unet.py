@@ -17,6 +17,8 @@ conv_out. conv_out starts at zero, other kernels are lecun-normal, biases zero.
 Source: Saharia et al. 2022 (Imagen, arXiv 2205.11487), section 2.3 and appendix B.1.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -140,7 +142,7 @@ class EfficientUNet(nn.Module):
             **self._dtypes(),
         )
 
-    def _dtypes(self) -> dict[str, jnp.dtype]:
+    def _dtypes(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
     def _check(self, x: Array) -> None:

@@ -72,7 +72,8 @@ class ResBlock(nn.Module):
             name="time_proj",
         )(embedding)
         if self.scale_shift:
-            h = self._norm("norm2")(h, modulation=jnp.split(time, 2, axis=-1))
+            scale, shift = jnp.split(time, 2, axis=-1)
+            h = self._norm("norm2")(h, modulation=(scale, shift))
         else:
             h = self._norm("norm2")(h + time[:, None, None, :])
         h = jax.nn.silu(h)

@@ -17,6 +17,8 @@ down and up (diffusers counts up_blocks from the smallest map). conv_out starts 
 Source: Dhariwal and Nichol 2021 (arXiv 2105.05233); Ho et al. 2020 (2006.11239), appendix B.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -158,7 +160,7 @@ class UNet(nn.Module):
             self.norm_groups, self.norm_eps, self.norm_formulation, name=name, **self._dtypes()
         )
 
-    def _dtypes(self) -> dict[str, jnp.dtype]:
+    def _dtypes(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
     def _check_size(self, x: Array) -> None:
