@@ -42,32 +42,31 @@ def _emoji() -> ml_collections.ConfigDict:
     config = _tiny()
     config.model = {
         "image_size": 32,
-        "patch_size": 4,
+        "patch_size": 8,
         "vision_width": 192,
         "vision_layers": 4,
         "vision_heads": 3,
-        "text_width": 192,
+        "text_width": 128,
         "text_layers": 3,
-        "text_heads": 3,
+        "text_heads": 2,
         "embedding_dim": 128,
-        "context_length": 24,
+        "context_length": 20,
     }
     config.train = {
         "batch_size": 256,
-        "duration": "30 epochs",
+        "duration": "100 epochs",
         "log_every": 10,
-        "validate_every": "5 epochs",
-        "checkpoint_every": "5 epochs",
+        "validate_every": "2 epochs",
+        "checkpoint_every": "2 epochs",
     }
     config.optim = {
         "learning_rate": 1e-3,
-        "warmup": "50 steps",
-        "schedule": "cosine",
+        "warmup": "20 steps",
         "weight_decay": 0.1,
         "beta2": 0.98,
         "eps": 1e-6,
     }
-    config.ema = {"decay": 0.99}
+    config.ema = {"decay": 0.98}
     return config
 
 

@@ -42,25 +42,26 @@ def _emoji() -> ml_collections.ConfigDict:
     config = _tiny()
     config.model = {
         "image_size": 16,
-        "channels": 64,
-        "multipliers": (1, 2, 3),
+        "channels": 32,
+        "multipliers": (1, 2, 4),
         "depth": 1,
-        "attention_resolutions": (8, 4),
-        "head_channels": 64,
-        "norm_groups": 16,
-        "context_width": 256,
+        "attention_resolutions": (4,),
+        "head_channels": 32,
+        "norm_groups": 8,
+        "context_width": 128,
     }
     config.sampling = {"sampler": "ddim", "steps": 25, "guidance_scale": 2.0}
     config.data.embeddings = "stored"
     config.train = {
         "batch_size": 64,
-        "duration": "100 epochs",
-        "validate_every": "5 epochs",
-        "checkpoint_every": "2 epochs",
+        "duration": "300 epochs",
+        "log_every": 20,
+        "validate_every": "2 epochs",
+        "checkpoint_every": "1 epochs",
         "preview": {"every": "5 epochs"},
     }
-    config.optim = {"learning_rate": 6e-4, "warmup": "200 steps"}
-    config.ema = {"decay": 0.999}
+    config.optim = {"learning_rate": 1e-3, "warmup": "50 steps"}
+    config.ema = {"decay": 0.99}
     return config
 
 

@@ -37,27 +37,27 @@ def _tiny() -> ml_collections.ConfigDict:
 def _emoji() -> ml_collections.ConfigDict:
     config = _tiny()
     config.model = {
-        "width": 256,
+        "width": 128,
         "layers": 4,
-        "heads": 4,
+        "heads": 2,
         "embedding_scale": "whiten",
     }
     config.data.embeddings = "stored"
     config.train = {
         "batch_size": 256,
-        "duration": "60 epochs",
-        "validate_every": "10 epochs",
-        "checkpoint_every": "10 epochs",
+        "duration": "300 epochs",
+        "log_every": 10,
+        "validate_every": "2 epochs",
+        "checkpoint_every": "2 epochs",
     }
     config.optim = {
-        "learning_rate": 5e-4,
-        "warmup": "100 steps",
-        "schedule": "cosine",
+        "learning_rate": 1e-3,
+        "warmup": "20 steps",
         "weight_decay": 6e-2,
         "beta2": 0.96,
         "eps": 1e-6,
     }
-    config.ema = {"decay": 0.998}
+    config.ema = {"decay": 0.99}
     return config
 
 

@@ -54,18 +54,19 @@ def _emoji() -> ml_collections.ConfigDict:
         "channels": 32,
         "multipliers": (1, 2, 4),
         "depth": 1,
-        "norm_groups": 16,
-        "crop_fraction": 0.5,
+        "norm_groups": 8,
+        "crop_fraction": 0.25,
     }
     config.train = {
-        "batch_size": 32,
-        "duration": "100 epochs",
-        "validate_every": "5 epochs",
-        "checkpoint_every": "2 epochs",
+        "batch_size": 64,
+        "duration": "300 epochs",
+        "log_every": 20,
+        "validate_every": "2 epochs",
+        "checkpoint_every": "1 epochs",
         "preview": {"every": "5 epochs"},
     }
-    config.optim = {"learning_rate": 6e-4, "warmup": "200 steps"}
-    config.ema = {"decay": 0.999}
+    config.optim = {"learning_rate": 1e-3, "warmup": "50 steps"}
+    config.ema = {"decay": 0.99}
     return config
 
 

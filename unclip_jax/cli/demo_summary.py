@@ -6,6 +6,8 @@ from unclip_jax.cli.demo_steps import SHARES
 from unclip_jax.pictures import curves
 from unclip_jax.training.writers import read_metrics
 
+METRICS = ("loss", "validation/loss", "accuracy", "simple_q0", "simple_q3", "grad_norm")
+
 
 def write_summary(out: pathlib.Path, seconds: float) -> str:
     """Draws `curves.png` of every run; returns the closing text."""
@@ -13,8 +15,10 @@ def write_summary(out: pathlib.Path, seconds: float) -> str:
     for stage in SHARES:
         workdir = out / "runs" / stage
         picture = workdir / "curves.png"
-        curves(read_metrics(workdir), picture, title=stage)
-        lines.append(f"  {stage} curves     {picture}")
+        records = read_metrics(workdir)
+        present = {name for record in records for name in record}
+        curves({stage: records}, [m for m in METRICS if m in present], title=stage).save(picture)
+        lines.append(f"  {stage + ' curves':22} {picture}")
     report = out / "evaluation" / "report.md"
     lines += [
         f"  pictures from prompts  {out / 'samples' / 'grid.png'}",
