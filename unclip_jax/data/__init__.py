@@ -1,12 +1,14 @@
 """Captioned images and CLIP embeddings -> the global batches of a run. See docs/data.md."""
 
-from unclip_jax.data.batches import TrainBatches, default_layout, eval_batches, train_batches
+from unclip_jax.data.batches import TrainBatches, eval_batches, train_batches
 from unclip_jax.data.captions import caption
 from unclip_jax.data.dataset import Dataset, open_dataset
 from unclip_jax.data.embedding_writer import write_embeddings
 from unclip_jax.data.embeddings import Provenance, statistics
 from unclip_jax.data.fields import BatchFields
+from unclip_jax.data.mixture import Mixture
 from unclip_jax.data.order import Layout
+from unclip_jax.data.plan import default_layout
 from unclip_jax.data.position import DataPosition
 from unclip_jax.data.storage import ShardError
 
@@ -15,6 +17,7 @@ __all__ = [
     "DataPosition",
     "Dataset",
     "Layout",
+    "Mixture",
     "Provenance",
     "ShardError",
     "TrainBatches",

@@ -9,27 +9,16 @@ from unclip_jax.data import engine
 from unclip_jax.data.assembly import Arrays, Assembler
 from unclip_jax.data.bad_samples import BadSamples
 from unclip_jax.data.dataset import Dataset
-from unclip_jax.data.order import Layout, Order
+from unclip_jax.data.mixture import Mixture
+from unclip_jax.data.order import Layout
+from unclip_jax.data.plan import make_plan
 from unclip_jax.data.position import DataPosition
 from unclip_jax.data.tokens import token_table
 from unclip_jax.errors import UserError
 
-MAX_LANES = 256
-FULL_SHUFFLE_LIMIT = 2_000_000  # samples; above, tables of the full shuffle grow past 100 MB
-CHUNK, WINDOW = 64, 1024
-
-
-def default_layout(dataset: Dataset, batch_size: int) -> Layout:
-    """Returns the order of a new run: a full shuffle of a small local set, else chunks."""
-    lanes = max(d for d in range(1, min(batch_size, MAX_LANES) + 1) if batch_size % d == 0)
-    small = len(dataset) < lanes * WINDOW
-    if small or (dataset.is_local and len(dataset) <= FULL_SHUFFLE_LIMIT):
-        return Layout(lanes)
-    return Layout(lanes, CHUNK, WINDOW)
-
 
 def train_batches(
-    dataset: Dataset,
+    data: Dataset | Mixture,
     batch_size: int,
     *,
     seed: int,
@@ -45,11 +34,12 @@ def train_batches(
     """Starts endless training batches, at the beginning or at a saved position.
 
     Args:
-      dataset: what to read.
+      data: what to read: a data set, or several by weight.
       batch_size: global batch B; a multiple of the layout's lanes, and of `hosts`.
       seed: of the order, crops and flips.
       position: where to go on; None begins.
-      layout: the order's shape; None is that of `position`, or `default_layout`.
+      layout: the order's shape; None is that of `position`, or `default_layout`. The parts of a
+        mixture have their own default layouts with these lanes.
       workers: processes that read and decode; 0 uses threads of this one. Runs without images
         always use threads.
       threads: of this process, or of all workers together; default min(8, cores).
@@ -60,7 +50,7 @@ def train_batches(
     Raises:
       UserError: the position belongs to other data, another seed, or does not fit the batch.
     """
-    position = _start(dataset, batch_size, seed, position, layout)
+    dataset, order, position = make_plan(data, batch_size, seed, position, layout)
     lanes = position.layout.lanes
     if batch_size % lanes or lanes % hosts:
         raise UserError(
@@ -75,7 +65,6 @@ def train_batches(
     width = len(mine) // per_step
     groups = [mine[i : i + width] for i in range(0, len(mine), width)]
     assembler = Assembler(dataset, seed, token_table(dataset))
-    order = Order(dataset.counts, position.layout, seed)
     first = position.examples // lanes
     source = engine.TrainSource(assembler, order, first, per_lane, groups)
     steps = engine.run(source, per_step, workers=workers, threads=threads if reads_images else 1)
@@ -138,25 +127,3 @@ def eval_batches(
             yield arrays
     finally:
         steps.close()
-
-
-def _start(
-    dataset: Dataset,
-    batch_size: int,
-    seed: int,
-    position: DataPosition | None,
-    layout: Layout | None,
-) -> DataPosition:
-    if position is None:
-        layout = layout or default_layout(dataset, batch_size)
-        return DataPosition(0, seed, layout, dataset.fingerprint)
-    if position.fingerprint != dataset.fingerprint:
-        raise UserError(
-            f"the data set has changed since the checkpoint (fingerprint {dataset.fingerprint[:12]}"
-            f", was {position.fingerprint[:12]}); use the same shards, or start from no position"
-        )
-    if position.seed != seed:
-        raise UserError(f"the checkpoint's data seed is {position.seed}, not {seed}; keep the seed")
-    if layout is not None and layout != position.layout:
-        raise UserError(f"the checkpoint's data layout is {position.layout}, not {layout}; keep it")
-    return position

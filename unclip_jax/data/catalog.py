@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unclip_jax.data import tar
+from unclip_jax.data.chunks import CACHE, CHUNK
 from unclip_jax.data.embeddings import SideCar, open_side_car
 from unclip_jax.data.index import (
     SUFFIX,
@@ -27,7 +28,8 @@ from unclip_jax.data.index import (
     save_index,
 )
 from unclip_jax.data.keys import split_name
-from unclip_jax.data.storage import ShardError, read_range
+from unclip_jax.data.storage import ShardError, is_remote, read_range
+from unclip_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 Members = dict[str, memoryview]
@@ -70,7 +72,7 @@ class TarShard:
 
     @property
     def is_local(self) -> bool:
-        return "://" not in self.path
+        return not is_remote(self.path)
 
     @property
     def cache_path(self) -> str | None:
@@ -85,10 +87,9 @@ class TarShard:
 
     def read(self, ordinal: int) -> tuple[str, Members]:
         """Returns (key, field -> bytes) of a sample; of a repeated field, the first."""
-        offset, length = self.index.span(ordinal)
         key, members = None, Members()
         try:
-            for name, content in tar.parse_members(self._bytes(offset, length)):
+            for name, content in tar.parse_members(self._sample(ordinal)):
                 split = split_name(name)
                 if split is None:
                     continue
@@ -101,10 +102,24 @@ class TarShard:
         return key, members
 
     def side_car(self, kind: str) -> SideCar:
+        if not self.is_local:
+            raise UserError(f"{self.path}: stored embeddings need local shards; copy them first")
         return open_side_car(self.path, self.summary, kind)
 
+    def _sample(self, ordinal: int) -> memoryview:
+        if self.is_local:
+            return self._bytes(*self.index.span(ordinal))
+        number = ordinal // CHUNK
+        first, behind = number * CHUNK, min(number * CHUNK + CHUNK, self.summary.samples)
+        start, end = self.index.span(first)[0], self.index.end(behind - 1)
+        key = (self.path, self.summary.crc, number)
+        chunk = CACHE.get(key, lambda: self._bytes(start, end - start))
+        offset, length = self.index.span(ordinal)
+        return chunk[offset - start : offset - start + length]
+
     def _bytes(self, offset: int, length: int) -> memoryview:
-        return read_range(self.path, self.summary, offset, length)
+        size, version = self.summary.tar_bytes, self.summary.version
+        return read_range(self.path, size, version, offset, length)
 
 
 def summarise(path: str | Path, index_dir: str | None = None, *, rebuild: bool = False) -> TarShard:
@@ -137,5 +152,8 @@ def _load(shard_path: str, index_path: str, crc: int) -> ShardIndex:
 
 def _index_path(path: str, index_dir: str | None) -> str:
     if index_dir is None:
+        if is_remote(path):
+            raise UserError(f"{path}: for remote shards name a local index_dir to keep indexes in")
         return path + SUFFIX
-    return os.path.join(index_dir, os.path.abspath(path).replace(os.sep, "_").lstrip("_") + SUFFIX)
+    name = path.replace("://", "_") if is_remote(path) else os.path.abspath(path)
+    return os.path.join(index_dir, name.replace("/", "_").lstrip("_") + SUFFIX)

@@ -63,6 +63,19 @@ def open_dataset(
     return dataset
 
 
+def concatenate(datasets: Sequence["Dataset"]) -> "Dataset":
+    """Returns one data set of several with the same fields. Raises UserError if they differ."""
+    fields = datasets[0].fields
+    if any(dataset.fields != fields for dataset in datasets):
+        raise UserError("data sets that are joined must be opened with the same fields")
+    for kind in fields.embeddings:
+        check_side_cars([dataset.shards[0].side_car(kind) for dataset in datasets], kind)
+    shards = tuple(shard for dataset in datasets for shard in dataset.shards)
+    keeps = tuple(keep for dataset in datasets for keep in dataset.packed_keeps())
+    everything = not any(dataset.is_filtered for dataset in datasets)
+    return Dataset(shards, fields, () if everything else keeps)
+
+
 class Dataset:
     """Numbered samples of some shards; `len()` of them, read by number.
 
@@ -98,6 +111,16 @@ class Dataset:
     @property
     def is_local(self) -> bool:
         return all(shard.is_local for shard in self.shards)
+
+    @property
+    def is_filtered(self) -> bool:
+        return bool(self._keeps)
+
+    def packed_keeps(self) -> tuple[NDArray[np.uint8], ...]:
+        """Returns which samples of each shard passed the filters, as packed bits."""
+        if self._keeps:
+            return self._keeps
+        return tuple(np.packbits(np.ones(shard.summary.samples, bool)) for shard in self.shards)
 
     def select(self, numbers: Sequence[int]) -> "Dataset":
         """Returns the data set of some of the shards."""

@@ -1,7 +1,7 @@
 """Where each sample of a shard begins: built by one pass over the headers, kept beside the shard.
 
-`<shard>.uidx` holds a JSON header (tar size and mtime it was built from, field names, what is wrong
-with the shard) and then, for n samples, uint32 offsets [n + 1] in 512-byte blocks and uint64 masks
+`<shard>.uidx` holds a JSON header (size and version of the tar, field names, what is wrong with the
+shard) and then, for n samples, uint32 offsets [n + 1] in 512-byte blocks and uint64 masks
 [n] of the fields each sample has (left out when all masks are equal). A shard whose size or mtime
 differs from its index is indexed anew. Files are replaced by rename, so several hosts may build the
 same index at once.
@@ -9,7 +9,6 @@ same index at once.
 
 import json
 import logging
-import os
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
@@ -20,11 +19,12 @@ import numpy as np
 from unclip_jax.data import tar
 from unclip_jax.data.files import replace_file
 from unclip_jax.data.keys import split_name
+from unclip_jax.data.storage import open_sequential, stat
 from unclip_jax.errors import UserError
 
 SUFFIX = ".uidx"
 _MAGIC = b"UNCLIPIX"
-_VERSION = 1
+_FORMAT = 1
 _MAX_FIELDS = 64
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
 log = logging.getLogger(__name__)
@@ -39,12 +39,13 @@ def empty(name: str) -> str:
 class Summary:
     """The header of an index: all that is needed to plan a run, without the offsets.
 
-    `masks` maps a bit mask over `fields` to its number of samples; `problems` counts what the scan
-    found (duplicate_field, interleaved_key, truncated, lost_bytes).
+    `version` is the shard's mtime in ns, or a digest of its etag. `masks` maps a bit mask over
+    `fields` to its number of samples; `problems` counts what the scan found (duplicate_field,
+    interleaved_key, truncated, lost_bytes).
     """
 
     tar_bytes: int
-    mtime_ns: int
+    version: int
     samples: int
     fields: tuple[str, ...]
     masks: dict[int, int]
@@ -60,6 +61,10 @@ class ShardIndex:
     offsets: np.ndarray  # uint32 [n + 1]
     masks: np.ndarray  # uint64 [n]
 
+    def end(self, ordinal: int) -> int:
+        """Returns the offset behind a sample."""
+        return int(self.offsets[ordinal + 1]) * tar.BLOCK
+
     def span(self, ordinal: int) -> tuple[int, int]:
         """Returns (first byte, number of bytes) of a sample."""
         first, last = int(self.offsets[ordinal]), int(self.offsets[ordinal + 1])
@@ -68,16 +73,16 @@ class ShardIndex:
 
 def build_index(path: str | Path) -> ShardIndex:
     """Scans a shard's headers. Raises UserError for a missing, empty or compressed file."""
-    path = Path(path)
-    stat = _stat(path)
-    if stat.st_size == 0:
+    path = str(path)
+    size, version = stat(path)
+    if size == 0:
         raise UserError(f"{path}: the shard is empty (0 bytes); remove it from the list")
-    with path.open("rb") as file:
+    with open_sequential(path, size) as file:
         _refuse_compressed(path, file.read(2))
-        return scan(file, stat.st_size, stat.st_mtime_ns, str(path))
+        return scan(file, size, version, path)
 
 
-def scan(file, size: int, mtime_ns: int, name: str) -> ShardIndex:
+def scan(file, size: int, version: int, name: str) -> ShardIndex:
     """Builds the index of an open tar of `size` bytes."""
     scanner = tar.TarScanner(file, size)
     names: dict[str, int] = {}  # field name -> bit
@@ -109,7 +114,7 @@ def scan(file, size: int, mtime_ns: int, name: str) -> ShardIndex:
         problems["lost_bytes"] = size - scanner.end
         log.warning("%s: %s; %d bytes lost", name, scanner.problem, size - scanner.end)
     offsets.append(scanner.end // tar.BLOCK)
-    return _assemble(size, mtime_ns, offsets, masks, names, +problems)
+    return _assemble(size, version, offsets, masks, names, +problems)
 
 
 def load_summary(path: str | Path) -> Summary | None:
@@ -144,16 +149,15 @@ def save_index(index: ShardIndex, path: str | Path) -> None:
 
 def is_current(summary: Summary, path: str | Path) -> bool:
     """Whether the shard still has the size and mtime that it was indexed with."""
-    stat = _stat(Path(path))
-    return (stat.st_size, stat.st_mtime_ns) == (summary.tar_bytes, summary.mtime_ns)
+    return stat(str(path)) == (summary.tar_bytes, summary.version)
 
 
-def _assemble(size, mtime_ns, offsets, masks, names, problems) -> ShardIndex:
+def _assemble(size, version, offsets, masks, names, problems) -> ShardIndex:
     masks = np.array(masks, np.uint64)
     values, counts = np.unique(masks, return_counts=True)
     summary = Summary(
         tar_bytes=size,
-        mtime_ns=mtime_ns,
+        version=version,
         samples=len(masks),
         fields=tuple(names),
         masks=dict(zip(values.tolist(), counts.tolist(), strict=True)),
@@ -171,7 +175,7 @@ def _payload(index: ShardIndex) -> bytes:
 
 def _header(summary: Summary) -> dict:
     masks = {str(mask): count for mask, count in summary.masks.items()}
-    return {"version": _VERSION, **vars(summary), "fields": list(summary.fields), "masks": masks}
+    return {"format": _FORMAT, **vars(summary), "fields": list(summary.fields), "masks": masks}
 
 
 def _read(path: Path, *, payload: bool) -> tuple[Summary, bytes] | None:
@@ -183,7 +187,7 @@ def _read(path: Path, *, payload: bool) -> tuple[Summary, bytes] | None:
             content = file.read() if payload else b""
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    if header.pop("version", None) != _VERSION:
+    if header.pop("format", None) != _FORMAT:
         return None
     header["fields"] = tuple(header["fields"])
     header["masks"] = {int(mask): count for mask, count in header["masks"].items()}
@@ -200,14 +204,7 @@ def _bit(names: dict[str, int], name: str, shard: str) -> int:
     return names.setdefault(name, len(names))
 
 
-def _stat(path: Path) -> os.stat_result:
-    try:
-        return path.stat()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such shard; check the path") from None
-
-
-def _refuse_compressed(path: Path, magic: bytes) -> None:
+def _refuse_compressed(path: str, magic: bytes) -> None:
     if magic in _COMPRESSED:
         raise UserError(
             f"{path}: a {_COMPRESSED[magic]}-compressed tar cannot be read at random; "

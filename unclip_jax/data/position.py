@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, replace
 
+from unclip_jax.data.mixture import Mixing, Segment
 from unclip_jax.data.order import Layout
 from unclip_jax.errors import UserError
 
@@ -21,6 +22,7 @@ class DataPosition:
     seed: int
     layout: Layout
     fingerprint: str
+    mixing: Mixing | None = None
 
     def advance(self, examples: int) -> "DataPosition":
         return replace(self, examples=self.examples + examples)
@@ -35,9 +37,17 @@ class DataPosition:
             values = json.loads(text)
             version = values.pop("version")
             layout = Layout(**values.pop("layout"))
-            position = cls(layout=layout, **values)
+            mixing = _mixing_from(values.pop("mixing", None))
+            position = cls(layout=layout, mixing=mixing, **values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"data position {text[:80]!r} cannot be read: {error!r}") from None
         if version != _VERSION:
             raise UserError(f"data position of version {version}; this release reads {_VERSION}")
         return position
+
+
+def _mixing_from(values: dict | None) -> Mixing | None:
+    if values is None:
+        return None
+    segments = tuple(Segment(s["start"], tuple(s["shares"])) for s in values["segments"])
+    return Mixing(segments, tuple(Layout(**layout) for layout in values["layouts"]))

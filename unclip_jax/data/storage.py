@@ -1,26 +1,63 @@
-"""Reading a range of bytes of a shard, and noticing when the shard is no longer the one indexed."""
+"""Bytes of a shard, local or remote: its size and version, a range of it, all of it in order.
 
+Every read is checked against the size and version that the shard was indexed with: a shard that
+changes under a run is an error, not other data.
+"""
+
+import io
 import os
+from collections.abc import Callable
+from typing import BinaryIO
 
-from unclip_jax.data.index import Summary
+from unclip_jax.errors import UserError
+
+_BLOCK = 4 << 20  # bytes asked for at once when a remote shard is read through
 
 
 class ShardError(Exception):
     """A shard could not be read as indexed: it changed, vanished or came up short. Fatal."""
 
 
-def read_range(path: str, summary: Summary, offset: int, length: int) -> memoryview:
+def is_remote(path: str) -> bool:
+    return "://" in path
+
+
+def stat(path: str) -> tuple[int, int]:
+    """Returns (bytes, version): a local file's mtime in ns, a remote one's digest of its etag.
+
+    Raises UserError if there is no such shard.
+    """
+    if is_remote(path):
+        return _remote().stat(path)
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such shard; check the path") from None
+    return found.st_size, found.st_mtime_ns
+
+
+def open_sequential(path: str, size: int) -> BinaryIO:
+    """Opens a shard to be read from begin to end, with short seeks forward."""
+    if not is_remote(path):
+        return open(path, "rb")
+    return io.BufferedReader(
+        _Ranges(lambda at, n: _remote().fetch(path, size, at, n), size), _BLOCK
+    )
+
+
+def read_range(path: str, size: int, version: int, offset: int, length: int) -> memoryview:
     """Returns `length` bytes from `offset`. Raises ShardError; never returns less."""
+    if is_remote(path):
+        return memoryview(_remote().fetch(path, size, offset, length))
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError as error:
         raise ShardError(f"{path}: cannot be opened ({error.strerror})") from error
     try:
-        stat = os.fstat(descriptor)
-        if (stat.st_size, stat.st_mtime_ns) != (summary.tar_bytes, summary.mtime_ns):
+        found = os.fstat(descriptor)
+        if (found.st_size, found.st_mtime_ns) != (size, version):
             raise ShardError(f"{path}: changed since the run started")
-        content = bytearray(length)
-        view = memoryview(content)
+        view = memoryview(bytearray(length))
         done = 0
         while done < length:
             count = os.preadv(descriptor, [view[done:]], offset + done)
@@ -30,3 +67,40 @@ def read_range(path: str, summary: Summary, offset: int, length: int) -> memoryv
     finally:
         os.close(descriptor)
     return view.toreadonly()
+
+
+def _remote():
+    """The reader of remote shards; imported when one is first touched."""
+    from unclip_jax.data import remote
+
+    return remote.READER
+
+
+class _Ranges(io.RawIOBase):
+    """A file whose reads are range requests, for io.BufferedReader."""
+
+    def __init__(self, fetch: Callable[[int, int], bytes], size: int):
+        self._fetch = fetch
+        self._size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer) -> int:
+        count = max(0, min(len(buffer), self._size - self._position))
+        if count:
+            buffer[:count] = self._fetch(self._position, count)
+            self._position += count
+        return count
