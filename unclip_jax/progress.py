@@ -31,7 +31,9 @@ SECONDS_BETWEEN_LINES = 10.0
 
 @contextlib.contextmanager
 def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
-    """Yields `advance(count=1, **figures)`; figures are numbers shown beside the bar.
+    """Yields `advance(count=1, total=None, **figures)`.
+
+    Figures are numbers shown beside the bar; `total` corrects an estimate.
 
     Args:
       what: the work, in a word or two.
@@ -61,10 +63,9 @@ def _bar(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=total, completed=done, figures="")
 
-        def advance(count: int = 1, **figures: float) -> None:
-            if figures:
-                bar.update(task, figures=_format(figures))
-            bar.advance(task, count)
+        def advance(count: int = 1, total: int | None = None, **figures: float) -> None:
+            shown = {"figures": _format(figures)} if figures else {}
+            bar.update(task, advance=count, total=total, **shown)
 
         yield advance
 
@@ -86,8 +87,9 @@ class _Lines:
         self.figures: dict[str, float] = {}
         self.start = self.shown = time.monotonic()
 
-    def advance(self, count: int = 1, **figures: float) -> None:
+    def advance(self, count: int = 1, total: int | None = None, **figures: float) -> None:
         self.done += count
+        self.total = total or self.total
         self.figures |= figures
         if time.monotonic() - self.shown >= SECONDS_BETWEEN_LINES:
             self.show()

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: help everywhere, one clear line for a mistake, exit code 2."""
+"""The command line as a user meets it: help everywhere, mistakes in one line, exit code 2."""
 
 import importlib
 import json

@@ -7,6 +7,7 @@ has a docstring (its help: what it does, then an example), `add_arguments(parser
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -54,21 +55,34 @@ def _dispatch(argv: list[str]) -> int:
 
         print(f"unclip_jax {__version__}")
         return 0
+    module, args = parse(argv)
+    return module.run(args)
+
+
+def parse(argv: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
+    """The command's module and its parsed arguments; overrides of settings are in `overrides`."""
+    argv = list(argv)
     words = 2 if " ".join(argv[:2]) in COMMANDS else 1
     name, rest = " ".join(argv[:words]), argv[words:]
     if name not in COMMANDS:
-        group = [c for c in COMMANDS if c.startswith(name + " ")]
-        if group:
-            raise UserError(f"unclip {name}: which one? {', '.join(group)}")
-        asked = " ".join(a for a in argv[:2] if not a.startswith("-"))
-        raise UserError(f"no command {asked!r}{did_you_mean(asked, COMMANDS)}; see unclip --help")
+        raise _unknown(argv)
+    # Libraries warn through absl about our read-only checkpoints and the like: nothing to act on.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     module = importlib.import_module(f"unclip_jax.cli.{COMMANDS[name][0]}")
     rest, overrides = split_overrides(rest)
     args = _parser(name, module).parse_args(rest)
     if overrides and not hasattr(args, "config"):
         raise UserError(f"unclip {name} takes no --config.{next(iter(overrides))}")
     args.overrides = overrides
-    return module.run(args)
+    return module, args
+
+
+def _unknown(argv: list[str]) -> UserError:
+    group = [command for command in COMMANDS if command.startswith(argv[0] + " ")]
+    if group:
+        return UserError(f"unclip {argv[0]}: which one? {', '.join(group)}")
+    asked = " ".join(word for word in argv[:2] if not word.startswith("-"))
+    return UserError(f"no command {asked!r}{did_you_mean(asked, COMMANDS)}; see unclip --help")
 
 
 def _parser(name: str, module: ModuleType) -> argparse.ArgumentParser:

@@ -1,38 +1,22 @@
-"""`unclip data emoji`: build the captioned emoji set."""
+"""Build a set of captioned pictures: one concept drawn in several styles, as webdataset shards.
 
-import argparse
-import contextlib
-import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-
-from unclip_jax.data.emoji import PERMISSIVE_STYLES, SIZES, STYLES, EmojiSet, build_emoji_set
-from unclip_jax.data.emoji.draw import Progress as Report
-
-HELP = "build a set of captioned pictures: one concept drawn in several styles"
-EPILOG = """example:
+Example:
   unclip data emoji --out data/emoji64
   unclip data emoji --out data/emoji256 --size 256 --styles noto fluent-3d twemoji
 """
-_PLAIN_SECONDS = 10.0
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from unclip_jax.data.emoji import PERMISSIVE_STYLES, SIZES, STYLES, EmojiSet, build_emoji_set
+from unclip_jax.data.emoji.draw import Progress as Report
+from unclip_jax.progress import Advance, progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options to `parser`."""
-    parser.description = HELP
-    parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument(
         "--size", type=int, choices=SIZES, default=64, help="side in pixels (default: 64)"
@@ -59,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Builds the set, or finds it built, and says what is in it."""
-    with _bar() if sys.stderr.isatty() else _plain_lines() as report:
+    with _stages() as report:
         emoji_set = build_emoji_set(
             args.out,
             size=args.size,
@@ -85,50 +69,19 @@ def _summary(emoji_set: EmojiSet) -> str:
 
 
 @contextlib.contextmanager
-def _bar() -> Iterator[Report]:
-    columns = (
-        TextColumn("{task.description:<8}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        tasks: dict[str, tuple[TaskID, _Rate]] = {}
+def _stages() -> Iterator[Report]:
+    """A progress bar for each stage of the build, from when it is first heard of to the next."""
+    with contextlib.ExitStack() as bars:
+        advance: dict[str, Advance] = {}
+        seen: dict[str, int] = {}
 
         def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=total, rate=""), _Rate(done)
-            task, rate = tasks[stage]
-            progress.update(task, completed=done, rate=f"{rate.now(done):.0f}/s")
+            if stage not in advance:
+                bars.close()
+                unit = "packages" if stage == "download" else "pictures"
+                advance[stage] = bars.enter_context(progress(stage, total, unit, done))
+                seen[stage] = done
+            advance[stage](done - seen[stage])
+            seen[stage] = done
 
         yield report
-
-
-@contextlib.contextmanager
-def _plain_lines() -> Iterator[Report]:
-    """A line at the start and the end of each stage, and every ten seconds between."""
-    rates: dict[str, _Rate] = {}
-    spoke = 0.0
-
-    def report(stage: str, done: int, total: int) -> None:
-        nonlocal spoke
-        first = stage not in rates
-        rate = rates.setdefault(stage, _Rate(done)).now(done)
-        if first or done == total or time.monotonic() - spoke >= _PLAIN_SECONDS:
-            spoke = time.monotonic()
-            left = f", {rate:.0f}/s, {(total - done) / rate:.0f} s left" if rate else ""
-            print(f"{stage}: {done}/{total}{left}", file=sys.stderr, flush=True)
-
-    yield report
-
-
-class _Rate:
-    """Items a second since it was made, leaving out those that were done before."""
-
-    def __init__(self, done: int) -> None:
-        self._before = done
-        self._start = time.monotonic()
-
-    def now(self, done: int) -> float:
-        return (done - self._before) / max(time.monotonic() - self._start, 1e-3)

@@ -38,11 +38,11 @@ def convert(hint: Any, value: Any, path: str) -> Any:
     """`value` as the annotation `hint` demands, or a `UserError` that says what was expected."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
-        if isinstance(value, hint):
+        if type(value) is hint:
             return value
         return build(typing.cast(type, hint), value, path)
     if origin in (Union, types.UnionType):
-        if dataclasses.is_dataclass(value) and isinstance(value, arguments):
+        if type(value) in arguments and dataclasses.is_dataclass(value):
             return value
         if value is None or (isinstance(value, str) and value.lower() == "none"):
             if type(None) in arguments:

@@ -10,6 +10,8 @@ Blocks mark those results with `checkpoint_name`: "conv", "dense" and "attention
 Source: Chen et al. 2016 (arXiv 1604.06174).
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 
@@ -21,7 +23,9 @@ POLICIES = {
 }
 
 
-def rematerialised(block: type[nn.Module], policy: str, in_scan: bool = False) -> type[nn.Module]:
+def rematerialised(
+    block: type[nn.Module], policy: str, in_scan: bool = False
+) -> Callable[..., nn.Module]:
     """The block class itself ("none") or wrapped to recompute as the policy says.
 
     Args:

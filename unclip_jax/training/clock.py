@@ -14,6 +14,21 @@ class Clock:
     start: float = dataclasses.field(default_factory=time.monotonic)
     mark: float = dataclasses.field(default_factory=time.monotonic)
     waited: float = 0.0
+    first_step: tuple[int, float] | None = None
+
+    def expected_steps(self, step: int, limit: float | None, most: int) -> int:
+        """The step at which `limit` seconds of training will be over, or `most` if that is less.
+
+        The rate is that since the first call, so the first step's compilation does not count.
+        """
+        now = self.seconds()
+        if self.first_step is None:
+            self.first_step = (step, now)
+        taken = step - self.first_step[0]
+        if limit is None or not taken:
+            return most
+        seconds_per_step = (now - self.first_step[1]) / taken
+        return min(most, step + max(0, int((limit - now) / seconds_per_step)))
 
     def seconds(self) -> float:
         """Training time of all attempts so far."""

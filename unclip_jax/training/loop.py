@@ -89,7 +89,8 @@ def run_loop(
                 batch, position = next(batches)
             state, metrics = train_step(state, frozen, batch)
             step += 1
-            advance(1, **log.note(step, metrics))
+            expected = clock.expected_steps(step, plan.time_limit_seconds, plan.total)
+            advance(1, total=expected, **log.note(step, metrics))
             end = ended()
             hooks.run(step, state, plan, writer, end)
             if end or step % plan.checkpoint_every == 0:

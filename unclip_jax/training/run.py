@@ -59,7 +59,8 @@ def train(config: RunConfig, stage: Stage, frozen: Any, workdir: pathlib.Path) -
     mesh = make_mesh(config.mesh)
     check_batch_size(config.train.batch_size, mesh)
     dataset = open_dataset(config.data.train, stage.needs)
-    held_out = config.data.validation and open_dataset(config.data.validation, stage.needs)
+    shards = config.data.validation
+    held_out = None if shards is None else open_dataset(shards, stage.needs)
     plan = make_plan(config, len(dataset))
     schedule = learning_rate(
         config.optim,
