@@ -64,8 +64,9 @@ def _bar(what: str, total: int, unit: str, done: int) -> Iterator[Advance]:
         task = bar.add_task(what, total=total, completed=done, figures="")
 
         def advance(count: int = 1, total: int | None = None, **figures: float) -> None:
-            shown = {"figures": _format(figures)} if figures else {}
-            bar.update(task, advance=count, total=total, **shown)
+            bar.update(task, advance=count, total=total)
+            if figures:
+                bar.update(task, figures=_format(figures))
 
         yield advance
 
