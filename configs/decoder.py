@@ -53,14 +53,14 @@ def _emoji() -> ml_collections.ConfigDict:
     config.sampling = {"sampler": "ddim", "steps": 25, "guidance_scale": 2.0}
     config.data.embeddings = "stored"
     config.train = {
-        "batch_size": 64,
+        "batch_size": 32,
         "duration": "300 epochs",
         "log_every": 20,
-        "validate_every": "2 epochs",
-        "checkpoint_every": "1 epochs",
-        "preview": {"every": "5 epochs"},
+        "validate_every": "4 epochs",
+        "checkpoint_every": "2 epochs",
+        "preview": {"every": "4 epochs"},
     }
-    config.optim = {"learning_rate": 1e-3, "warmup": "50 steps"}
+    config.optim = {"learning_rate": 1e-3, "warmup": "50 steps", "beta2": 0.99}
     config.ema = {"decay": 0.99}
     return config
 

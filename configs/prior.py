@@ -44,7 +44,7 @@ def _emoji() -> ml_collections.ConfigDict:
     }
     config.data.embeddings = "stored"
     config.train = {
-        "batch_size": 256,
+        "batch_size": 128,
         "duration": "300 epochs",
         "log_every": 10,
         "validate_every": "2 epochs",

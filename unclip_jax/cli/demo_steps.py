@@ -93,7 +93,7 @@ def _sample(bundle: pathlib.Path, out: pathlib.Path, quick: bool) -> Step:
 
 
 def _evaluate(bundle: pathlib.Path, data: pathlib.Path, out: pathlib.Path, quick: bool) -> Step:
-    limit = ("--limit", "16") if quick else ("--limit", "128")
+    limit = ("--limit", "16") if quick else ("--limit", "96")
     return Step(
         "evaluation",
         ("eval", "--bundle", str(bundle), "--data", str(data), *limit, "--out", str(out)),
