@@ -45,6 +45,7 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["unclip_jax*"]), "unclip_jax.configs", "unclip_jax.launch"],
     package_dir={"unclip_jax.configs": "configs", "unclip_jax.launch": "launch"},
+    package_data={"unclip_jax.data.emoji": ["licenses/*.txt"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["unclip=unclip_jax.cli:main"]},

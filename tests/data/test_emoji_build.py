@@ -316,6 +316,6 @@ def test_command(offline, tmp_path, capsys):
     assert printed.out.startswith(f"{out}: ")
     assert "9 concepts, 2 styles, 64 px" in printed.out
     lines = printed.err.splitlines()
-    assert lines[0] == "download: 0/3"
-    assert "draw: 0/18" in lines
-    assert lines[-1].startswith("write: 18/18")
+    assert lines[0].startswith("download: 3/3 packages")
+    assert lines[1].startswith("draw: 18/18 pictures")
+    assert lines[-1].startswith("write: 18/18 pictures")
