@@ -40,6 +40,10 @@ def test_a_bundle_is_json_safetensors_and_markdown(written):
     assert [p.name for p in written.parent.iterdir()] == ["bundle"]
 
 
+def test_whoever_may_read_the_card_may_read_the_weights(written):
+    assert len({p.stat().st_mode for p in written.iterdir()}) == 1
+
+
 def test_what_is_read_is_what_was_written(written, cascade):
     found = read_bundle(written)
     assert list(found.cascade.named()) == NAMES

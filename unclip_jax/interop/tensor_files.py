@@ -45,6 +45,8 @@ def save_tree(
         # np.asarray(order="C") keeps scalars scalars, which ascontiguousarray does not.
         arrays = {k: np.asarray(flat[k], order="C").astype(DTYPES[dtype]) for k in group}
         save_file(arrays, path, metadata={"format": "unclip_jax"})
+        # safetensors lets only the owner read its files; a bundle is as open as its folder.
+        path.chmod(folder.stat().st_mode & 0o666)
         entries.append(file_entry(path))
     return tuple(entries)
 
