@@ -115,7 +115,8 @@ def test_parameter_counts_are_the_published_ones(name, parameters):
 
 def test_a_sigmoid_clip_starts_from_its_scale_and_bias():
     size = json.loads(str(recording("open_clip", "gelu")[2]["size"]))
-    clip = Clip(**size, scan_layers=True, initial_logit_scale=2.0, initial_logit_bias=-10.0)
+    size |= {"vision_layers": 1, "text_layers": 1}
+    clip = Clip(**size, initial_logit_scale=2.0, initial_logit_bias=-10.0)
     tokens = jnp.zeros((1, 10), jnp.int32)
     params = jax.jit(clip.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), tokens)["params"]
     assert float(params["logit_bias"]) == -10.0

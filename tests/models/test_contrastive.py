@@ -63,7 +63,8 @@ def test_lengths_of_embeddings_do_not_matter_and_zero_has_a_finite_gradient():
         clip_loss(7 * image, text / 5, SCALE), clip_loss(image, text, SCALE), rtol=1e-5
     )
     assert l2_normalize(image.astype(jnp.bfloat16)).dtype == jnp.float32
-    grads = jax.grad(lambda z: clip_loss(z, text, SCALE).sum())(image.at[0].set(0.0))
+    slope = jax.jit(jax.grad(lambda z: clip_loss(z, text, SCALE).sum()))
+    grads = slope(image.at[0].set(0.0))
     assert bool(jnp.isfinite(grads).all())
 
 
@@ -73,7 +74,7 @@ def test_logit_scale_is_held_at_ln_100_and_can_fall_from_there():
     np.testing.assert_array_equal(
         clip_loss(image, text, at_limit + 1), clip_loss(image, text, at_limit)
     )
-    slope = jax.grad(lambda s: clip_loss(image, text, s).mean())
+    slope = jax.jit(jax.grad(lambda s: clip_loss(image, text, s).mean()))
     below = slope(at_limit - 1e-3)
     np.testing.assert_allclose(slope(at_limit), below, rtol=2e-2)
     assert slope(at_limit + 1e-3) == 0
@@ -143,7 +144,7 @@ def tower_inputs(batch=16, width=32):
     return params, {"x": jax.random.normal(keys[3], (batch, 8))}
 
 
-@pytest.mark.parametrize("chunks", [1, 4, 16])
+@pytest.mark.parametrize("chunks", [4, 16])
 def test_chunks_equal_the_large_batch_in_value_and_gradient(chunks):
     params, batch = tower_inputs()
     step = jax.jit(jax.value_and_grad(loss_in_chunks), static_argnums=2)
