@@ -1,1 +1,1 @@
-"""Starting runs on machines; free of jax, so that it works where no accelerator stack is installed."""
+"""Starting runs; free of jax, so that it works where no accelerator stack is installed."""

@@ -21,15 +21,12 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     """A mesh over all devices; at most one axis is -1 and takes what the others leave."""
     devices = jax.devices() if devices is None else devices
     sizes = [config.data, config.fsdp, config.tensor]
+    asked = dict(zip(AXES, sizes, strict=True))
     if sizes.count(-1) > 1:
-        raise UserError(
-            f"config.mesh: only one axis may be -1, got {dict(zip(AXES, sizes, strict=True))}"
-        )
+        raise UserError(f"config.mesh: only one axis may be -1, got {asked}")
     fixed = math.prod(s for s in sizes if s != -1)
     if fixed <= 0 or len(devices) % fixed or (-1 not in sizes and fixed != len(devices)):
-        raise UserError(
-            f"config.mesh: {dict(zip(AXES, sizes, strict=True))} does not divide the {len(devices)} devices"
-        )
+        raise UserError(f"config.mesh: {asked} does not divide the {len(devices)} devices")
     shape = tuple(len(devices) // fixed if s == -1 else s for s in sizes)
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
