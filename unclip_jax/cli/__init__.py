@@ -22,6 +22,7 @@ COMMANDS = {
     "data emoji": ("data_emoji", "build the captioned emoji set as webdataset shards"),
     "data index": ("data_index", "index shards ahead of a run"),
     "data lint": ("data_lint", "look for what is wrong with shards"),
+    "data convert": ("data_convert", "make shards of a folder of pictures or of an odd tar"),
     "data digest": ("data_digest", "print digests of a data set and of its batches"),
     "embed": ("embed", "store CLIP image embeddings beside shards"),
     "train": ("train", "train one stage, or resume it"),

@@ -25,6 +25,7 @@ from unclip_jax.data.embeddings import (
 )
 from unclip_jax.data.fields import BatchFields
 from unclip_jax.data.filters import keep_mask
+from unclip_jax.data.folder import holds_pictures, open_folder
 from unclip_jax.data.shards import expand_shards
 from unclip_jax.errors import UserError
 
@@ -38,7 +39,7 @@ def open_dataset(
     where: Sequence[str] = (),
     index_dir: str | None = None,
 ) -> "Dataset":
-    """Opens webdataset shards, building missing indexes.
+    """Opens webdataset shards, building missing indexes, or a plain folder of pictures.
 
     Args:
       shards: paths, globs, braces (`'data/{000..099}.tar'`), folders; see `expand_shards`.
@@ -50,7 +51,7 @@ def open_dataset(
       UserError: shards are missing, empty or compressed; more than 5 % of the samples lack a wanted
         field; embeddings are missing or do not belong to these shards or to each other.
     """
-    opened = tuple(summarise(path, index_dir) for path in expand_shards(shards))
+    opened = _open_shards(shards, index_dir)
     dataset = Dataset(opened, fields)
     _check_missing(dataset)
     if where:
@@ -201,6 +202,12 @@ class Dataset:
 
     def _open_side_car(self, kind: str, number: int) -> SideCar:
         return self.shards[number].side_car(kind)
+
+
+def _open_shards(shards: str | Sequence[str], index_dir: str | None) -> tuple[Shard, ...]:
+    if isinstance(shards, str | Path) and holds_pictures(shards):
+        return (open_folder(shards),)
+    return tuple(summarise(path, index_dir) for path in expand_shards(shards))
 
 
 def _fingerprint(shards: tuple[Shard, ...], counts: NDArray[np.int64], keeps) -> str:
