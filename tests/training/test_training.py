@@ -166,8 +166,12 @@ def test_every_optimiser_lowers_a_quadratic(name):
     assert float(loss(params)) < 0.5 * 20
 
 
-def test_weight_decay_leaves_vectors_alone():
-    mask = decay_mask(
-        {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2), "logit_scale": jnp.ones(())}
-    )
-    assert mask == {"kernel": True, "bias": False, "logit_scale": False}
+def test_weight_decay_leaves_biases_gains_and_vectors_alone():
+    layer = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    stacked = {"kernel": jnp.ones((4, 2, 2)), "bias": jnp.ones((4, 2)), "scale": jnp.ones((4, 2))}
+    mask = decay_mask({"layer": layer, "stacked": stacked, "logit_scale": jnp.ones(())})
+    assert mask == {
+        "layer": {"kernel": True, "bias": False},
+        "stacked": {"kernel": True, "bias": False, "scale": False},
+        "logit_scale": False,
+    }

@@ -1,7 +1,8 @@
 """Optimisers and learning-rate schedules by name, on optax.
 
-Weight decay applies to matrices and kernels only: biases, gains, null embeddings and the logit
-scale (arrays of fewer than two dimensions) are left alone, as in CLIP and GPT.
+Weight decay applies to matrices, kernels and embedding tables: biases, gains and single vectors
+are left alone, as in CLIP and GPT. Biases and gains go by their names, since layers stacked for a
+scan give them a second dimension.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,9 @@ import jax
 import optax
 
 from unclip_jax.config.schema import Optim
+
+
+NEVER_DECAYED = ("bias", "scale")
 
 
 def learning_rate(config: Optim, *, warmup_steps: int, total_steps: int) -> optax.Schedule:
@@ -33,7 +37,12 @@ def _rsqrt(peak: float, scale: int) -> optax.Schedule:
 
 def decay_mask(params: Any) -> Any:
     """True for the arrays that weight decay shrinks."""
-    return jax.tree.map(lambda p: p.ndim >= 2, params)
+
+    def decays(path: tuple[Any, ...], leaf: jax.Array) -> bool:
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        return leaf.ndim >= 2 and name not in NEVER_DECAYED
+
+    return jax.tree_util.tree_map_with_path(decays, params)
 
 
 def make_optimizer(config: Optim, schedule: optax.Schedule) -> optax.GradientTransformation:
@@ -47,7 +56,11 @@ def make_optimizer(config: Optim, schedule: optax.Schedule) -> optax.GradientTra
             schedule, weight_decay_rate=config.weight_decay or None, weight_decay_mask=decay_mask
         ),
         "muon": lambda: optax.contrib.muon(
-            schedule, adam_b1=config.beta1, adam_b2=config.beta2, **decay
+            schedule,
+            adam_b1=config.beta1,
+            adam_b2=config.beta2,
+            **decay,
+            weight_decay_mask=decay_mask,
         ),
     }
     clip = optax.identity() if config.clip_norm is None else _clip(config.clip_norm)

@@ -1,0 +1,64 @@
+"""What reviewers can't see in a diff of code: resolved configs, and every parameter of every preset.
+
+A mismatch means that a preset changed. If that is intended, `make golden` writes the files anew;
+their diff is part of the review.
+"""
+
+import json
+import os
+import pathlib
+
+import jax
+import pytest
+
+from unclip_jax import stages
+from unclip_jax.config import load_config, preset_dir, to_mapping
+from unclip_jax.core import trees
+from unclip_jax.parallel.sharding import fsdp_spec
+from unclip_jax.training.optimizer import decay_mask
+
+HERE = pathlib.Path(__file__).parent
+FSDP = 8  # devices that the recorded shardings are for
+
+PRESETS = {
+    "clip": ("tiny", "emoji", "vit_l14", "vit_h16"),
+    "prior": ("tiny", "emoji", "karlo", "paper"),
+    "decoder": ("tiny", "emoji", "karlo", "paper"),
+    "upsampler": ("tiny", "emoji", "karlo", "paper_256", "paper_1024"),
+}
+CLIP_OF = {"tiny": "tiny", "emoji": "emoji", "karlo": "vit_l14", "paper": "vit_h16"}
+CASES = [(stage, variant) for stage, variants in PRESETS.items() for variant in variants]
+
+
+def compare(name, text):
+    path = HERE / name
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text)
+    expected = path.read_text() if path.exists() else ""
+    assert text == expected, f"{name} differs; `make golden` writes it anew, then review the diff"
+
+
+@pytest.mark.parametrize(("stage", "variant"), CASES)
+def test_resolved_config(stage, variant):
+    config = to_mapping(load_config(f"{stage}:{variant}"))
+    compare(f"{stage}_{variant}.config.json", json.dumps(config, indent=1) + "\n")
+
+
+@pytest.mark.parametrize(("stage", "variant"), CASES)
+def test_parameter_table(stage, variant):
+    """path, shape, d if weight decay applies, and how an fsdp axis of 8 splits it."""
+    config = load_config(f"{stage}:{variant}")
+    clip = load_config(f"clip:{CLIP_OF.get(variant, 'tiny')}").model
+    params = jax.eval_shape(stages.build(config, clip).init, jax.random.key(0))
+    decays = trees.flatten(decay_mask(params))
+    lines = [f"{trees.count(params):,} parameters"]
+    for path, leaf in trees.flatten(params).items():
+        shape = "x".join(map(str, leaf.shape)) or "scalar"
+        split = [str(axis or "-") for axis in fsdp_spec(leaf.shape, FSDP)]
+        lines.append(f"{path}  {shape}  {'d' if decays[path] else '-'}  {' '.join(split)}".rstrip())
+    compare(f"{stage}_{variant}.parameters.txt", "\n".join(lines) + "\n")
+
+
+def test_every_preset_file_is_covered():
+    files = {p.stem for p in preset_dir().glob("*.py")} - {"__init__"}
+    assert files == set(PRESETS)
