@@ -1,4 +1,4 @@
-"""What reviewers can't see in a diff of code: resolved configs, and every parameter of every preset.
+"""What reviewers can't see in code: resolved configs, and every parameter of every preset.
 
 A mismatch means that a preset changed. If that is intended, `make golden` writes the files anew;
 their diff is part of the review.

@@ -13,7 +13,6 @@ import optax
 
 from unclip_jax.config.schema import Optim
 
-
 NEVER_DECAYED = ("bias", "scale")
 
 
