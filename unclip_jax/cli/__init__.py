@@ -20,6 +20,7 @@ from unclip_jax.errors import UserError, did_you_mean
 COMMANDS = {
     "demo": ("demo", "the whole way on real data: shards, four stages, samples, evaluation"),
     "data emoji": ("data_emoji", "build the captioned emoji set as webdataset shards"),
+    "data shapes": ("data_shapes", "build a set of shapes whose captions can be checked"),
     "data index": ("data_index", "index shards ahead of a run"),
     "data lint": ("data_lint", "look for what is wrong with shards"),
     "data convert": ("data_convert", "make shards of a folder of pictures or of an odd tar"),
