@@ -48,10 +48,14 @@ def test_noise_does_not_depend_on_the_mesh():
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
 
     def noise(root):
-        return rng.normal(rng.example_keys(root, "train", 1, 16), (4,))
+        keys = rng.example_keys(root, "train", 1, 16)
+        return jax.vmap(lambda k: jax.random.bits(k, (4,)))(keys), rng.normal(keys, (4,))
 
-    there = jax.jit(noise, out_shardings=split)(ROOT)
-    np.testing.assert_array_equal(there, jax.jit(noise)(ROOT))
+    bits, normals = jax.jit(noise, out_shardings=split)(ROOT)
+    bits_here, normals_here = jax.jit(noise)(ROOT)
+    np.testing.assert_array_equal(bits, bits_here)
+    # The same bits; newer XLA rounds the inverse error function by how it vectorises a shape.
+    np.testing.assert_array_max_ulp(np.asarray(normals), np.asarray(normals_here), maxulp=1)
 
 
 def test_trees_flatten_and_come_back():
