@@ -47,15 +47,21 @@ def test_noise_does_not_depend_on_the_mesh():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
 
-    def noise(root):
-        keys = rng.example_keys(root, "train", 1, 16)
-        return jax.vmap(lambda k: jax.random.bits(k, (4,)))(keys), rng.normal(keys, (4,))
+    def keys(root):
+        return rng.example_keys(root, "train", 1, 16)
 
-    bits, normals = jax.jit(noise, out_shardings=split)(ROOT)
-    bits_here, normals_here = jax.jit(noise)(ROOT)
-    np.testing.assert_array_equal(bits, bits_here)
+    def bits(root):
+        return jax.vmap(lambda key: jax.random.bits(key, (4,)))(keys(root))
+
+    def normals(root):
+        return rng.normal(keys(root), (4,))
+
+    def on_mesh_and_off(draw):
+        return jax.jit(draw, out_shardings=split)(ROOT), jax.jit(draw)(ROOT)
+
+    np.testing.assert_array_equal(*on_mesh_and_off(bits))
     # The same bits; newer XLA rounds the inverse error function by how it vectorises a shape.
-    np.testing.assert_array_max_ulp(np.asarray(normals), np.asarray(normals_here), maxulp=1)
+    np.testing.assert_array_max_ulp(*map(np.asarray, on_mesh_and_off(normals)), maxulp=1)
 
 
 def test_trees_flatten_and_come_back():
