@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from unclip_jax.data.catalog import Members, Shard, summarise
+from unclip_jax.data.clip_retrieval import is_retrieval_folder, open_retrieval_folder
 from unclip_jax.data.embeddings import (
     Provenance,
     SideCar,
@@ -39,7 +40,7 @@ def open_dataset(
     where: Sequence[str] = (),
     index_dir: str | None = None,
 ) -> "Dataset":
-    """Opens webdataset shards, building missing indexes, or a plain folder of pictures.
+    """Opens webdataset shards, a plain folder of pictures, or a clip-retrieval folder.
 
     Args:
       shards: paths, globs, braces (`'data/{000..099}.tar'`), folders; see `expand_shards`.
@@ -207,6 +208,8 @@ class Dataset:
 def _open_shards(shards: str | Sequence[str], index_dir: str | None) -> tuple[Shard, ...]:
     if isinstance(shards, str | Path) and holds_pictures(shards):
         return (open_folder(shards),)
+    if isinstance(shards, str | Path) and is_retrieval_folder(shards):
+        return open_retrieval_folder(shards)
     return tuple(summarise(path, index_dir) for path in expand_shards(shards))
 
 
