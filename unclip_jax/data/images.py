@@ -15,11 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from unclip_jax.data.fields import BadSample
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
+_OPTIONAL_FORMATS = {"WEBP": "webp", "AVIF": "avif"}  # not in every build of Pillow
+_BUILT = tuple(name for name, feature in _OPTIONAL_FORMATS.items() if features.check(feature))
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", *_BUILT)
 _JPEG = b"\xff\xd8\xff"
 _DECODED_BY_TURBO = ("YCbCr", "Gray", "RGB")
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
@@ -63,17 +65,6 @@ def decode_image(
     box = (left, top, left + side, top + side)
     squares = [_resized(image, box, size) for size in sizes]
     return [np.ascontiguousarray(s[:, ::-1]) if crop.flip else s for s in squares]
-
-
-def image_size(data: bytes | memoryview) -> tuple[int, int]:
-    """Returns (height, width) from the header, without decoding. Raises BadSample."""
-    if data[:3] == _JPEG:
-        try:
-            return simplejpeg.decode_jpeg_header(data)[:2]
-        except ValueError as error:
-            raise BadSample("image_decode", str(error)) from None
-    with _open(data, 1 << 62) as image:
-        return image.height, image.width
 
 
 def _decode(
