@@ -5,7 +5,7 @@ own, draws pictures from prompts and measures how well they follow them. Each st
 `unclip` command, printed as it is run. Called again, it goes on where it was.
 
 Example:
-  unclip demo --out demo                # about 25 minutes on two CPU cores
+  unclip demo --out demo                # about 20 minutes on two CPU cores
   unclip demo --out demo --minutes 120  # the pictures get better the longer it trains
   unclip demo --out quick --quick       # four minutes: everything works, nothing is pretty
 """
