@@ -7,7 +7,7 @@ own, draws pictures from prompts and measures how well they follow them. Each st
 Example:
   unclip demo --out demo                # about 20 minutes on two CPU cores
   unclip demo --out demo --minutes 120  # the pictures get better the longer it trains
-  unclip demo --out quick --quick       # four minutes: everything works, nothing is pretty
+  unclip demo --out quick --quick       # under four minutes: everything works, nothing is pretty
 """
 
 import argparse
@@ -24,7 +24,7 @@ from unclip_jax.errors import UserError
 from unclip_jax.launch import local
 
 DEFAULT_MINUTES = 17.0
-QUICK_MINUTES = 1.5
+QUICK_MINUTES = 1.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
