@@ -83,6 +83,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             total = len(content) + (fault == "grown")
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {first}-{last}/{total}")
+            piece = piece[:-9] if fault == "fewer" else piece
             self.send_header("Content-Length", str(len(piece)))
             content = piece[: len(piece) // 2] if fault == "short" else piece
         self.send_header("ETag", f'"{os.stat(path).st_mtime_ns}"')
@@ -134,7 +135,7 @@ def test_same_batches_as_local_shards_by_few_requests(served, tmp_path):
     assert server.gets == 4  # and one chunk each
 
 
-@pytest.mark.parametrize("fault", ["reset", "short", 503, 429])
+@pytest.mark.parametrize("fault", ["reset", "short", "fewer", 503, 429])
 def test_transient_faults_are_retried(served, tmp_path, fault):
     server, address, folder = served
     server.faults = itertools.cycle([fault, None, None])

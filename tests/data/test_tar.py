@@ -80,8 +80,9 @@ def test_webdataset_writer(tmp_path):
     assert_same_as_tarfile(path)
 
 
-def test_base_256_size(tmp_path):
-    """Above 8 GiB GNU tar writes sizes in base 256: here a sparse file of 8 GiB + 5."""
+@pytest.mark.parametrize("dialect", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_sizes_above_8_gib(tmp_path, dialect):
+    """GNU tar writes these in base 256, PAX in an extra header: here a sparse file of 8 GiB + 5."""
     path = tmp_path / "a.tar"
     size = (8 << 30) + 5
     info = tarfile.TarInfo("big.bin")
@@ -89,8 +90,9 @@ def test_base_256_size(tmp_path):
     after = tarfile.TarInfo("b.txt")
     after.size = 1
     with path.open("wb") as file:
-        file.write(info.tobuf(tarfile.GNU_FORMAT))
-        file.seek(512 + -(-size // 512) * 512)
+        header = info.tobuf(dialect)
+        file.write(header)
+        file.seek(len(header) + -(-size // 512) * 512)
         file.write(after.tobuf(tarfile.GNU_FORMAT) + b"x".ljust(512, b"\0") + bytes(1024))
     members, scanner = scan(path)
     assert [(m.name, m.size) for m in members] == [("big.bin", size), ("b.txt", 1)]
