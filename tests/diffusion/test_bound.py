@@ -49,17 +49,21 @@ def test_discretized_likelihood_in_float64():
         np.testing.assert_allclose(got[0], mass(x, mean, std), rtol=2e-4)
 
 
-def test_far_tails_have_finite_likelihood_and_gradient():
-    x = jnp.linspace(-1, 1, 9)
+@pytest.mark.parametrize("side", [-1, 1])
+def test_far_tails_have_finite_likelihood_and_gradient(side):
+    """Far above and far below all levels, where the mass rounds to 0 and its complement to 1."""
+    x = jnp.linspace(-side, side, 9)
 
     def total(mean):
-        return discretized_log_likelihood(x, gaussian(mean, 0.006), 256).sum()
+        return discretized_log_likelihood(x, gaussian(mean, 0.05), 256).sum()
 
-    value, gradient = jax.value_and_grad(total)(jnp.full(9, 5.0))
+    value, gradient = jax.value_and_grad(total)(jnp.full(9, 5.0 * side))
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
-    # The last level's bin is open, so that all the mass is in it already.
-    assert np.all(gradient[:-1] < 0)
+    # All the mass of a bin is at its edge nearest to the mean, where the density falls as the
+    # distance by the variance. The nearest level's bin is open: all the mass is in it already.
+    edge = np.linspace(-side, side, 9)[:-1] + side / 255
+    np.testing.assert_allclose(gradient[:-1], (edge - 5.0 * side) / 0.05**2, rtol=2e-3)
     assert gradient[-1] == 0
 
 

@@ -123,6 +123,13 @@ def test_rescale_restores_the_standard_deviation(process, noisy):
     np.testing.assert_allclose(half, (full + guided) / 2, rtol=1e-4, atol=1e-6)
 
 
+def test_rescale_of_a_network_that_outputs_zeros(process, noisy):
+    guidance = Guidance(text(0.7), text(0.0), 3.0, rescale=1.0)
+    x_t, t = noisy
+    denoiser = make_denoiser(lambda x, t, c: 0 * x, process, "epsilon", guidance=guidance)
+    np.testing.assert_array_equal(denoiser(x_t, t).epsilon, 0)
+
+
 def test_two_conditions_have_their_own_scales(process, noisy):
     none, image, both = (denoise(process, noisy, conditioning=text(v)) for v in (0.0, 0.4, 1.0))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -55,15 +56,31 @@ def flow_errors(data, name, counts, schedule=FINE, **options):
 
 
 @pytest.mark.parametrize(
-    ("name", "order", "error"),
-    [("ddim", 1, 0.25), ("dpm++2m", 2, 0.15), ("heun", 2, 0.004), ("plms", 3, 0.001)],
+    ("name", "options", "order", "error"),
+    [
+        ("ddim", {}, 1, 0.25),
+        ("dpm++2m", {"max_weight": math.inf}, 2, 0.15),
+        ("heun", {}, 2, 0.004),
+        ("plms", {}, 3, 0.001),
+    ],
 )
-def test_solver_order(gaussian_data, name, order, error):
+def test_solver_order(gaussian_data, name, options, order, error):
     """Twice the steps divide the error by 2^order; and it is small to begin with."""
-    errors = flow_errors(gaussian_data, name, [21, 41, 81])
+    errors = flow_errors(gaussian_data, name, [21, 41, 81], **options)
     assert errors[0] < error
     measured = np.log2(errors[:-1] / errors[1:])
     np.testing.assert_allclose(measured.min(), order, atol=0.25)
+
+
+def test_dpm_solver_does_not_shoot_beyond_its_points(gaussian_data):
+    """Held to that of even steps, the weight of the last x_0 halves the error, at least."""
+    free = make_sampler("dpm++2m", COSINE, 20, max_weight=math.inf).table["w"]
+    assert free.max() > 2
+    held = make_sampler("dpm++2m", COSINE, 20).table["w"]
+    np.testing.assert_array_equal(held, np.minimum(free, 0.5))
+    counts = [11, 21, 41]
+    as_published = flow_errors(gaussian_data, "dpm++2m", counts, max_weight=math.inf)
+    assert np.all(flow_errors(gaussian_data, "dpm++2m", counts) < 0.5 * as_published)
 
 
 @pytest.mark.parametrize("name", ["heun", "plms"])
@@ -201,7 +218,7 @@ def test_a_sample_does_not_depend_on_its_batch(name):
     denoiser = make_denoiser(
         lambda x, t, c: jnp.tanh(0.7 * x + t.reshape(-1, 1, 1) / 1024), GaussianProcess(COSINE), "v"
     )
-    sampler = make_sampler(name, COSINE, 3, **options_of(name))
+    sampler = make_sampler(name, COSINE, 2, **options_of(name))
 
     def run(keys):
         return sample(sampler, denoiser, initial_noise(keys, (8, 8)), keys)
@@ -303,9 +320,9 @@ def test_mistakes_are_named(gaussian_data):
     some = Moments(np.array([0, 500]), np.ones(2), 1)
     for call, message in [
         (lambda: make_sampler("ddmp", COSINE, 5), "did you mean 'ddpm'"),
-        (lambda: make_sampler("ddpm", COSINE, 5, eta=1), "has no option 'eta'"),
+        (lambda: make_sampler("ddpm", COSINE, 5, eta=1.0), "has no option 'eta'"),
         (lambda: make_sampler("ddpm", COSINE, 5, variance="big"), "unknown variance"),
-        (lambda: make_sampler("ddim", COSINE, 5, eta=2), "between 0 and 1"),
+        (lambda: make_sampler("ddim", COSINE, 5, eta=2.0), "between 0 and 1"),
         (lambda: make_sampler("ddim", COSINE, 1001), "cannot visit 1001"),
         (lambda: make_sampler("ddim_inversion", COSINE, 5, iterations=0), "at least one"),
         (lambda: make_sampler("ddim_inversion", zero_snr, 5), "zero terminal SNR"),
@@ -317,7 +334,10 @@ def test_mistakes_are_named(gaussian_data):
             lambda: make_sampler("analytic_dpm", zero_snr, 1000, **options_of("analytic_dpm")),
             "zero",
         ),
-        (lambda: make_sampler("analytic_dpm", COSINE, 5, moments=some, eta=-1), "between 0 and 1"),
+        (
+            lambda: make_sampler("analytic_dpm", COSINE, 5, moments=some, eta=-1.0),
+            "between 0 and 1",
+        ),
         (lambda: merge_moments(some, Moments(np.array([0]), np.ones(1), 1)), "same timesteps"),
     ]:
         with pytest.raises(UserError, match=message):

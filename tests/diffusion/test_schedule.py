@@ -145,7 +145,7 @@ def test_respaced_schedule_keeps_alpha_bars_and_original_timesteps():
     ("call", "message"),
     [
         (lambda: make_schedule("cosin"), "did you mean 'cosine'"),
-        (lambda: make_schedule("linear", beta_first=1), "no option 'beta_first'"),
+        (lambda: make_schedule("linear", beta_first=1.0), "no option 'beta_first'"),
         (lambda: make_schedule("linear", 0), "at least one step"),
         (lambda: spaced_timesteps(1000, "quick"), "cannot read"),
         (lambda: spaced_timesteps(1000, "ddim"), "cannot read"),

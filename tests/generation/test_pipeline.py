@@ -23,6 +23,11 @@ def drawn(pipeline):
     return draw(pipeline)
 
 
+@pytest.fixture(scope="module")
+def one_by_one(pipeline):
+    return draw(pipeline, batch_size=1)
+
+
 def distance(a, b):
     """The greatest difference of two results, in grey levels, over all stages."""
     return max(int(np.abs(a.stages[k].astype(int) - b.stages[k]).max()) for k in a.stages)
@@ -48,16 +53,19 @@ def test_all_draws_differ(drawn):
                 assert (flat[i] != flat[j]).mean() > 0.5
 
 
-@pytest.mark.parametrize(("batch_size", "devices"), [(1, 1), (4, 8)])
-def test_a_picture_does_not_depend_on_batch_size_or_devices(
-    cascade, one_device, drawn, batch_size, devices
-):
-    mesh = one_device if devices == 1 else None
-    other = draw(Pipeline(cascade, mesh), batch_size=batch_size)
-    # Matrix products of other shapes may round differently in the last bits, so the embeddings
-    # are equal to a few units of float32; the 8-bit pictures are equal.
-    np.testing.assert_allclose(other.embeddings, drawn.embeddings, rtol=0, atol=1e-6)
-    assert distance(other, drawn) == 0
+def test_pictures_do_not_depend_on_the_number_of_devices(one_by_one, cascade):
+    """One example at a time on each device: on one of them or on eight, bit for bit."""
+    eight = draw(Pipeline(cascade), batch_size=8)
+    np.testing.assert_array_equal(eight.embeddings, one_by_one.embeddings)
+    assert distance(eight, one_by_one) == 0
+
+
+def test_pictures_hardly_depend_on_the_batch_size(one_by_one, drawn):
+    """The draws are equal; products of other shapes may round differently in the last bits."""
+    np.testing.assert_allclose(drawn.embeddings, one_by_one.embeddings, rtol=0, atol=2e-6)
+    assert distance(drawn, one_by_one) <= 1
+    differing = [np.mean(drawn.stages[k] != one_by_one.stages[k]) for k in drawn.stages]
+    assert max(differing) < 0.01
 
 
 def test_more_images_and_more_prompts_leave_the_first_ones_alone(pipeline, drawn):
@@ -153,12 +161,23 @@ def test_a_cascade_without_prior_draws_nothing(cascade, one_device):
         ({"images_per_prompt": 0}, "nothing to draw"),
         ({"seed": -1}, "seed: must be"),
         ({"seed": 2**32}, "seed: must be"),
+        ({"batch_size": 0}, "batch_size: must be positive"),
         ({"sampling": {"decoder": {"sampler": "euler"}}}, "no sampler 'euler'"),
     ],
 )
 def test_bad_requests_are_refused_before_any_work(pipeline, options, words):
     with pytest.raises(UserError, match=words):
         draw(pipeline, **options)
+
+
+def test_single_steps_refuse_inputs_that_do_not_belong_together(pipeline):
+    keys = pipeline.keys(1, 2, seed=0)
+    with pytest.raises(UserError, match=r"prior: needs one or more of each.*\[1, 2\]"):
+        pipeline.draw_embeddings(["a heart"], keys)
+    with pytest.raises(UserError, match="upsampler: takes pictures of 8 px, got"):
+        pipeline.upsample("upsampler", np.zeros((2, 16, 16, 3), np.uint8), keys)
+    with pytest.raises(UserError, match="clip: needs one or more"):
+        pipeline.embed_texts([])
 
 
 def test_each_stage_reports_every_picture(pipeline):

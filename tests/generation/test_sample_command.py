@@ -30,7 +30,14 @@ def drawn(bundle, tmp_path_factory):
     (out / "prompts.txt").write_text(f"\n{PROMPTS[1]}\n\n", encoding="utf-8")
     command = ["sample", "--bundle", str(bundle), "--prompt", PROMPTS[0]]
     command += ["--prompt-file", str(out / "prompts.txt"), "--n", "2", "--seed", "3"]
-    command += ["--guidance-scale", "2.5", "--set", "prior.candidates=1", "--out", str(out / "s")]
+    command += [
+        "--guidance-scale",
+        "2.5",
+        "--set",
+        "prior.guidance_scale=3",
+        "--out",
+        str(out / "s"),
+    ]
     assert main(command) == 0
     return out / "s"
 
@@ -49,7 +56,7 @@ def test_every_picture_is_a_file_named_after_its_prompt_and_seed(drawn):
 def test_the_files_hold_what_the_pipeline_draws(drawn, cascade):
     from unclip_jax.generation import Pipeline
 
-    sampling = {"decoder": {"guidance_scale": 2.5}, "prior": {"candidates": 1}}
+    sampling = {"decoder": {"guidance_scale": 2.5}, "prior": {"guidance_scale": 3.0}}
     wanted = Pipeline(cascade)(PROMPTS, images_per_prompt=2, seed=3, sampling=sampling).images
     record = json.loads((drawn / "samples.json").read_text())
     for entry in record["images"]:
@@ -63,7 +70,7 @@ def test_samples_json_says_what_was_asked_of_which_weights(drawn, bundle):
     assert record["bundle"]["sha256"] == read_bundle(bundle).sha256
     assert record["seed"] == 3
     assert record["sampling"]["decoder"]["guidance_scale"] == 2.5
-    assert record["sampling"]["prior"]["candidates"] == 1
+    assert record["sampling"]["prior"]["guidance_scale"] == 3.0
     assert record["sampling"]["upsampler"]["steps"] == 2
 
 

@@ -67,12 +67,14 @@ CASES = {
         "schedule": "squaredcos_cap_v2",
         "steps": 12,
         "prediction": "x0",
+        "options": {"max_weight": float("inf")},
     },
     "dpm_solver_sde": {
         "sampler": "dpm++2m_sde",
         "schedule": "scaled_linear",
         "steps": 12,
         "prediction": "epsilon",
+        "options": {"max_weight": float("inf")},
     },
     "heun": {
         "sampler": "heun",

@@ -1,8 +1,8 @@
 """The variational bound on the negative log-likelihood, in bits per dimension.
 
-    -log p(x_0) <= KL(q(x_T-1 | x_0) || N(0, I))                          prior term
+    -log p(x_0) <=  KL(q(x_t | x_0) || N(0, I))                      t = T-1, the prior term
                   + sum_{t>0} KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))
-                  - log p(x_0 | x_0-th noisy step)                         t = 0
+                  - log p(x_0 | x_t)                                 t = 0
 
 (Ho et al. 2020, eq. 5.) At t = 0 the likelihood of data with `num_levels` values is the Gaussian's
 mass in the value's bin, the outermost bins reaching to infinity (ibid., eq. 13); of continuous

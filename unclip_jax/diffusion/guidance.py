@@ -132,5 +132,6 @@ def _match_std(guided: Array, cond: Array, rescale: Any) -> Array:
     def std(x: Array) -> Array:
         return x.reshape(len(x), math.prod(x.shape[1:])).std(axis=1)
 
-    ratio = std(cond) / std(guided)
+    # A network that starts from zero outputs has no deviation to restore.
+    ratio = std(cond) / jnp.maximum(std(guided), 1e-12)
     return guided * per_example(1 + rescale * (ratio - 1), guided)

@@ -10,7 +10,6 @@ Losses are [B]; the caller masks and reduces them once.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,7 @@ from unclip_jax.diffusion.process import GaussianProcess, Variance, at
 from unclip_jax.diffusion.weighting import WEIGHTINGS, loss_weights
 from unclip_jax.errors import UserError, did_you_mean
 
-Distance = Literal["l2", "l1", "huber"]
+DISTANCES = ("l2", "l1", "huber")
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,9 @@ class Objective:
         the likelihood of step 0; None for continuous data such as embeddings.
     """
 
-    prediction: PredictionType
+    prediction: PredictionType | str
     learned_variance: bool = False
-    loss: Distance = "l2"
+    loss: str = "l2"
     weighting: str = "unit"
     vlb_weight: float = 1e-3
     huber_delta: float = 1.0
@@ -55,7 +54,7 @@ class Objective:
     def __post_init__(self) -> None:
         object.__setattr__(self, "prediction", parse(PredictionType, "prediction", self.prediction))
         for name, value, valid in (
-            ("loss", self.loss, get_args(Distance)),
+            ("loss", self.loss, DISTANCES),
             ("weighting", self.weighting, WEIGHTINGS),
         ):
             if value not in valid:
@@ -82,16 +81,17 @@ def training_loss(
     Raises:
       UserError: the output has the wrong number of channels for the objective.
     """
+    kind = PredictionType(objective.prediction)
     prediction, fraction = split_output(output, x0.shape, objective.learned_variance)
     target = {
         PredictionType.X0: lambda: x0,
         PredictionType.EPSILON: lambda: noise,
         PredictionType.V: lambda: process.convert(x0, PredictionType.X0, PredictionType.V, x_t, t),
-    }[objective.prediction]()
+    }[kind]()
     simple = _mean_over_data(_distance(objective, prediction - target))
     weights = loss_weights(
         process.schedule,
-        objective.prediction,
+        kind,
         objective.weighting,
         min_snr_gamma=objective.min_snr_gamma,
         p2_gamma=objective.p2_gamma,
@@ -99,7 +99,7 @@ def training_loss(
     )
     loss, diagnostics = at(weights, t, simple) * simple, {"simple": simple}
     if fraction is not None:
-        x0_hat = process.convert(prediction, objective.prediction, PredictionType.X0, x_t, t)
+        x0_hat = process.convert(prediction, kind, PredictionType.X0, x_t, t)
         reverse = process.reverse(
             jax.lax.stop_gradient(x0_hat), x_t, t, Variance.LEARNED_RANGE, fraction
         )

@@ -10,8 +10,6 @@
   The memory of losses is an explicit array, kept by the caller.
 """
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
@@ -20,11 +18,10 @@ from unclip_jax.core.rng import fold_in_name
 from unclip_jax.errors import UserError, did_you_mean
 
 KINDS = ("uniform", "stratified")
-TimestepKind = Literal["uniform", "stratified"]
 
 
 def sample_timesteps(
-    keys: Key[Array, " b"], num_steps: int, kind: TimestepKind = "uniform"
+    keys: Key[Array, " b"], num_steps: int, kind: str = "uniform"
 ) -> Int[Array, " b"]:
     """t for each example, int32 [B] in 0..num_steps-1."""
     if kind not in KINDS:

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Shaped
 
+from unclip_jax.errors import UserError
 from unclip_jax.parallel import BATCH_AXES, batch_sharding
 
 LARGEST_DEFAULT_BATCH = 16
@@ -33,6 +34,8 @@ def no_report(stage: str, total: int) -> Iterator[Advance]:
 def choose_batch_size(examples: int, wanted: int | None, mesh: Mesh) -> int:
     """The batch size in force: the wanted one, or what holds all examples up to a limit; rounded
     up to a multiple of the devices that share a batch."""
+    if wanted is not None and wanted < 1:
+        raise UserError(f"batch_size: must be positive, got {wanted}")
     devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     size = min(examples, LARGEST_DEFAULT_BATCH) if wanted is None else wanted
     return math.ceil(size / devices) * devices

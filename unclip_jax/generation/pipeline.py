@@ -99,7 +99,7 @@ class Pipeline:
           sampling: {stage name: {setting: value}} over the stages' own, see `settings`.
           batch_size: examples at a time, rounded up to a multiple of the devices; give one to a
             long-lived pipeline so that no request compiles anew. By default all, up to 16.
-          report: see `batches.Report`; `unclip_jax.progress` fits.
+          report: told of the progress of each stage, see `batches.Report`.
 
         Raises:
           UserError: a cascade without clip and prior, no prompts, or settings that are not valid.
@@ -192,6 +192,9 @@ class Pipeline:
         report: Report = no_report,
     ) -> UInt8[np.ndarray, "n s s 3"]:
         """The upsampler called `name`: larger pictures."""
+        low_size = self._stage(name).model.low_size
+        if pictures.shape[1:] != (low_size, low_size, 3):
+            raise UserError(f"{name}: takes pictures of {low_size} px, got {pictures.shape[1:]}")
         chosen = settings.resolve(self.cascade, sampling)
         program = partial(
             programs.upsample,
@@ -226,10 +229,11 @@ class Pipeline:
         report: Report = no_report,
         name: str = "clip",
     ) -> np.ndarray:
-        if not len(columns[0]):
-            raise UserError(f"{name}: no examples were given")
-        size = choose_batch_size(len(columns[0]), batch_size, self.mesh)
-        with report(name, len(columns[0])) as advance:
+        lengths = [len(column) for column in columns]
+        if len(set(lengths)) > 1 or not lengths[0]:
+            raise UserError(f"{name}: needs one or more of each of its inputs, got {lengths}")
+        size = choose_batch_size(lengths[0], batch_size, self.mesh)
+        with report(name, lengths[0]) as advance:
             return run_batched(program, columns, batch_size=size, mesh=self.mesh, advance=advance)
 
     def _stage(self, name: str) -> TrainedStage:

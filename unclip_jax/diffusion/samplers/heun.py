@@ -12,18 +12,11 @@ import numpy as np
 from unclip_jax.diffusion.denoiser import Denoiser
 from unclip_jax.diffusion.respacing import Spacing
 from unclip_jax.diffusion.samplers.base import Row, Sampler, State, step_table, visited
-from unclip_jax.diffusion.samplers.ode import (
-    Coordinate,
-    ode_columns,
-    slope_at,
-    start_of_move,
-)
+from unclip_jax.diffusion.samplers.ode import ode_columns, slope_at, start_of_move
 from unclip_jax.diffusion.schedule import NoiseSchedule
 
 
-def heun(
-    schedule: NoiseSchedule, num_steps: Spacing, *, coordinate: Coordinate = "angle"
-) -> Sampler:
+def heun(schedule: NoiseSchedule, num_steps: Spacing, *, coordinate: str = "angle") -> Sampler:
     """Heun's method; coordinate "angle" or "sigma" (as published), see `ode`."""
     steps = visited(schedule, num_steps)
     # Rows: predict step 0, correct it with the slope of step 1, predict step 1, ..

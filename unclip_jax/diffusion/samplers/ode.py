@@ -13,8 +13,6 @@ The last row moves to alpha_bar = 1, from one slope alone: in both coordinates t
 x_0, and so it is written.
 """
 
-from typing import Literal, get_args
-
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -24,11 +22,11 @@ from unclip_jax.diffusion.samplers.base import Row, timestep
 from unclip_jax.diffusion.schedule import NoiseSchedule
 from unclip_jax.errors import UserError, did_you_mean
 
-Coordinate = Literal["angle", "sigma"]
+COORDINATES = ("angle", "sigma")
 
 
 def ode_columns(
-    steps: NoiseSchedule, coordinate: Coordinate, *, slope_of: np.ndarray, move_of: np.ndarray
+    steps: NoiseSchedule, coordinate: str, *, slope_of: np.ndarray, move_of: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Columns of the rows of a table, float64 [R]; steps count in sampling order, 0 the noisiest.
 
@@ -37,8 +35,8 @@ def ode_columns(
         slope = slope_x0 x0 + slope_epsilon epsilon.
       move_of: the step along which it moves, x' = x_factor x + move slope.
     """
-    if coordinate not in get_args(Coordinate):
-        hint = did_you_mean(coordinate, get_args(Coordinate))
+    if coordinate not in COORDINATES:
+        hint = did_you_mean(coordinate, COORDINATES)
         raise UserError(f"unknown ODE coordinate {coordinate!r}{hint}")
     alpha, sigma = np.sqrt(steps.alpha_bars[::-1]), np.sqrt(1 - steps.alpha_bars[::-1])
     if coordinate == "angle":

@@ -15,19 +15,11 @@ import numpy as np
 from unclip_jax.diffusion.denoiser import Denoiser
 from unclip_jax.diffusion.respacing import Spacing
 from unclip_jax.diffusion.samplers.base import Row, Sampler, State, step_table, visited
-from unclip_jax.diffusion.samplers.ode import (
-    Coordinate,
-    angles,
-    ode_columns,
-    slope_at,
-    start_of_move,
-)
+from unclip_jax.diffusion.samplers.ode import angles, ode_columns, slope_at, start_of_move
 from unclip_jax.diffusion.schedule import NoiseSchedule
 
 
-def plms(
-    schedule: NoiseSchedule, num_steps: Spacing, *, coordinate: Coordinate = "angle"
-) -> Sampler:
+def plms(schedule: NoiseSchedule, num_steps: Spacing, *, coordinate: str = "angle") -> Sampler:
     """PLMS; coordinate "angle" or "sigma" (as published), see `ode`."""
     steps = visited(schedule, num_steps)
     last = steps.num_steps - 1
