@@ -79,6 +79,10 @@ def test_remembered_beside_the_index(tmp_path, make_shards, monkeypatch):
     np.testing.assert_array_equal(keep_mask(shard, ["n > 9"]), first)
     with pytest.raises(TypeError):
         keep_mask(shard, ["n > 8"])  # another filter is another file
+    (kept,) = (tmp_path / "s").glob("*.keep")
+    kept.write_bytes(b"of something else" + kept.read_bytes())
+    with pytest.raises(TypeError):
+        keep_mask(shard, ["n > 9"])
 
 
 def test_nothing_passes(tmp_path, make_shards):

@@ -95,7 +95,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def served(tmp_path, make_shards, monkeypatch):
-    folder = make_shards(tmp_path / "s", (40, 30))
+    folder = make_shards(tmp_path / "s", (100, 30))
     server = Server(folder)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -132,7 +132,7 @@ def test_same_batches_as_local_shards_by_few_requests(served, tmp_path):
     assert not remote.is_local
     assert server.gets == 2  # both shards fit one block of the index scan
     assert_same(first_batches(remote), first_batches(local))
-    assert server.gets == 4  # and one chunk each
+    assert server.gets == 5  # and chunks of 64, 36 and 30 samples
 
 
 @pytest.mark.parametrize("fault", ["reset", "short", "fewer", 503, 429])
@@ -193,9 +193,9 @@ def test_missing_shards_and_index_dir(served, tmp_path):
 
 def test_a_changed_remote_shard_is_indexed_anew(served, tmp_path, make_shards):
     _, address, _ = served
-    assert len(open_remote(address, tmp_path)) == 70
-    make_shards(tmp_path / "s", (41, 30))
-    assert len(open_remote(address, tmp_path)) == 71
+    assert len(open_remote(address, tmp_path)) == 130
+    make_shards(tmp_path / "s", (101, 30))
+    assert len(open_remote(address, tmp_path)) == 131
 
 
 def test_other_schemes_go_through_fsspec(tmp_path, make_shards, monkeypatch):
