@@ -13,6 +13,7 @@ from unclip_jax.data import (
     Layout,
     ShardError,
     eval_batches,
+    host_rows,
     open_dataset,
     train_batches,
 )
@@ -31,7 +32,7 @@ def digest(batch):
 def run(dataset, steps, *, hosts=1, batch_size=16, **options):
     """Returns (digest of each global batch, last position, bad counts of all hosts)."""
     loaders = [
-        train_batches(dataset, batch_size, seed=5, hosts=hosts, host=h, **options)
+        train_batches(dataset, batch_size, seed=5, rows=host_rows(batch_size, hosts, h), **options)
         for h in range(hosts)
     ]
     digests, position = [], None
@@ -120,7 +121,8 @@ def test_a_larger_batch_goes_on_where_a_smaller_stopped(dataset):
 @pytest.mark.parametrize("hosts", [1, 2])
 def test_exact_pass(dataset, batch_size, hosts):
     batch_size *= hosts
-    per_host = [list(eval_batches(dataset, batch_size, hosts=hosts, host=h)) for h in range(hosts)]
+    shares = [host_rows(batch_size, hosts, host) for host in range(hosts)]
+    per_host = [list(eval_batches(dataset, batch_size, rows=rows)) for rows in shares]
     assert len({len(batches) for batches in per_host}) == 1
     batches = [
         {k: np.concatenate([b[k] for b in parts]) for k in parts[0]}
@@ -229,7 +231,7 @@ def test_positions_that_do_not_fit(dataset, tmp_path, make_shards):
         (other, 16, 5, {}, "data set has changed"),
         (dataset, 16, 6, {}, "data seed is 5, not 6"),
         (dataset, 24, 5, {}, "does not fit 16 data lanes"),
-        (dataset, 16, 5, {"hosts": 3}, "does not fit 16 data lanes"),
+        (dataset, 32, 5, {"rows": np.arange(5, 9)}, "do not fit 16 data lanes of 2 rows"),
         (dataset, 16, 5, {"layout": CHUNKED}, "data layout is"),
     ]
     for data, size, seed, options, message in cases:

@@ -5,7 +5,14 @@ import pickle
 import numpy as np
 import pytest
 
-from unclip_jax.data import BatchFields, DataPosition, Mixture, open_dataset, train_batches
+from unclip_jax.data import (
+    BatchFields,
+    DataPosition,
+    Mixture,
+    host_rows,
+    open_dataset,
+    train_batches,
+)
 from unclip_jax.data.mixture import Mixing, MixtureOrder, Segment
 from unclip_jax.data.order import Layout
 from unclip_jax.errors import UserError
@@ -98,7 +105,7 @@ def sets(tmp_path, make_shards):
 
 def draw(mixture, steps, position=None, hosts=1):
     loaders = [
-        train_batches(mixture, 8, seed=4, position=position, hosts=hosts, host=h)
+        train_batches(mixture, 8, seed=4, position=position, rows=host_rows(8, hosts, h))
         for h in range(hosts)
     ]
     out = []

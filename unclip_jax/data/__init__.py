@@ -10,6 +10,7 @@ from unclip_jax.data.mixture import Mixture
 from unclip_jax.data.order import Layout
 from unclip_jax.data.plan import default_layout
 from unclip_jax.data.position import DataPosition
+from unclip_jax.data.rows import host_rows
 from unclip_jax.data.storage import ShardError
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "caption",
     "default_layout",
     "eval_batches",
+    "host_rows",
     "open_dataset",
     "statistics",
     "train_batches",

@@ -1,9 +1,11 @@
 """The loader's two entries: endless training batches from a position, and one exact pass.
 
-Both give the same global batches on any number of hosts: host h of H gets rows [h·B/H, (h+1)·B/H).
+Both give the same global batches on any number of processes: each asks for its own rows.
 """
 
 from collections.abc import Iterator
+
+import numpy as np
 
 from unclip_jax.data import engine
 from unclip_jax.data.assembly import Arrays, Assembler
@@ -13,8 +15,8 @@ from unclip_jax.data.mixture import Mixture
 from unclip_jax.data.order import Layout
 from unclip_jax.data.plan import make_plan
 from unclip_jax.data.position import DataPosition
+from unclip_jax.data.rows import Rows, lanes_of
 from unclip_jax.data.tokens import token_table
-from unclip_jax.errors import UserError
 
 
 def train_batches(
@@ -26,8 +28,7 @@ def train_batches(
     layout: Layout | None = None,
     workers: int = 0,
     threads: int | None = None,
-    hosts: int = 1,
-    host: int = 0,
+    rows: Rows | None = None,
     max_bad_fraction: float = 0.01,
     quarantine: str | None = None,
 ) -> "TrainBatches":
@@ -35,7 +36,7 @@ def train_batches(
 
     Args:
       data: what to read: a data set, or several by weight.
-      batch_size: global batch B; a multiple of the layout's lanes, and of `hosts`.
+      batch_size: global batch B; a multiple of the layout's lanes.
       seed: of the order, crops and flips.
       position: where to go on; None begins.
       layout: the order's shape; None is that of `position`, or `default_layout`. The parts of a
@@ -43,7 +44,8 @@ def train_batches(
       workers: processes that read and decode; 0 uses threads of this one. Runs without images
         always use threads.
       threads: of this process, or of all workers together; default min(8, cores).
-      hosts, host: how many processes share the global batch, and which one this is.
+      rows: sorted rows of the global batch that this process reads, in whole lanes; None is all.
+        See `device.needed_rows` and `host_rows`.
       max_bad_fraction: more bad samples than this in 10,000 rows raise UserError.
       quarantine: JSON-lines file that gets every bad sample.
 
@@ -52,14 +54,9 @@ def train_batches(
     """
     dataset, order, position = make_plan(data, batch_size, seed, position, layout)
     lanes = position.layout.lanes
-    if batch_size % lanes or lanes % hosts:
-        raise UserError(
-            f"batch size {batch_size} on {hosts} hosts does not fit {lanes} data lanes: the batch "
-            "must be a multiple of the lanes, and the lanes of the hosts"
-        )
+    mine = lanes_of(np.arange(batch_size) if rows is None else rows, batch_size, lanes)
     reads_images = bool(dataset.fields.image_sizes)
     workers = workers if reads_images else 0
-    mine = range(host * lanes // hosts, (host + 1) * lanes // hosts)
     per_lane = batch_size // lanes
     per_step = engine.elements_per_step(len(mine), per_lane, workers) if reads_images else 1
     width = len(mine) // per_step
@@ -103,21 +100,17 @@ def eval_batches(
     *,
     workers: int = 0,
     threads: int | None = None,
-    hosts: int = 1,
-    host: int = 0,
+    rows: Rows | None = None,
     bad: BadSamples | None = None,
 ) -> Iterator[Arrays]:
     """Yields every sample once, in the order of the shards, in ceil(N / B) equal batches.
 
-    Each batch has "valid" bool [B / hosts]: False behind the last sample, and for samples that
-    cannot be used (their rows are zero). `bad` counts these if given.
+    Each batch has "valid" bool [rows]: False behind the last sample, and for samples that cannot be
+    used (their rows are zero). `rows` as in `train_batches`; `bad` counts what cannot be used.
     """
-    if batch_size % hosts:
-        raise UserError(f"batch size {batch_size} is not a multiple of {hosts} hosts")
-    rows = batch_size // hosts
-    per_step = engine.elements_per_step(rows, 1, workers)
-    assembler = Assembler(dataset)
-    source = engine.ExactSource(assembler, batch_size, host * rows, rows, rows // per_step)
+    rows = np.arange(batch_size) if rows is None else rows
+    per_step = engine.elements_per_step(len(rows), 1, workers)
+    source = engine.ExactSource(Assembler(dataset), batch_size, np.split(rows, per_step))
     steps = engine.run(source, per_step, workers=workers, threads=threads)
     try:
         for arrays, events in steps:

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -10,26 +10,58 @@ import numpy as np
 from jax.sharding import Sharding
 from jaxtyping import Array
 
+from unclip_jax.data.rows import Rows
+
 _END = object()
 
 
+def needed_rows(
+    sharding: Sharding, batch_size: int, devices: Collection[jax.Device] | None = None
+) -> Rows:
+    """Returns the sorted rows of a global batch that some devices hold.
+
+    Args:
+      sharding: of the batch axis, e.g. NamedSharding(mesh, P(("data", "fsdp"))).
+      devices: None for those of this process: what it has to read.
+    """
+    places = sharding.devices_indices_map((batch_size,))
+    own = sharding.addressable_devices if devices is None else devices
+    spans = {places[device][0].indices(batch_size) for device in own}
+    return np.unique(np.concatenate([np.arange(*span) for span in spans]))
+
+
 def to_global_arrays(
-    batch: dict[str, np.ndarray], sharding: Sharding, *, hosts: int = 1
+    batch: dict[str, np.ndarray],
+    sharding: Sharding,
+    *,
+    batch_size: int | None = None,
+    rows: Rows | None = None,
 ) -> dict[str, Array]:
     """Returns global arrays whose leading axis is laid out by `sharding`.
 
     Args:
-      batch: this process's rows, [B / hosts, …] each.
-      sharding: of the batch axis, e.g. NamedSharding(mesh, P(("data", "fsdp"))).
-      hosts: as given to train_batches: how many different shares the global batch has. Processes
-        that hold the same rows (tensor parallelism across hosts) pass equal batches.
+      batch: this process's rows, [len(rows), …] each.
+      batch_size: the global one; None if `batch` has all rows.
+      rows: which rows these are, from `needed_rows`; None if `batch` has all rows.
     """
 
     def globalise(array: np.ndarray) -> Array:
-        shape = (array.shape[0] * hosts, *array.shape[1:])
-        return jax.make_array_from_process_local_data(sharding, array, shape)
+        total = len(array) if batch_size is None else batch_size
+        return jax.make_array_from_callback(
+            (total, *array.shape[1:]),
+            sharding,
+            lambda index: _held(array, rows, index, total),
+        )
 
     return {name: globalise(array) for name, array in batch.items()}
+
+
+def _held(array: np.ndarray, rows: Rows | None, index: tuple | None, total: int) -> np.ndarray:
+    """Returns the part of a global array at `index`, from the rows that are held here."""
+    assert index is not None  # jax types it so, and never passes it
+    start, stop, _ = index[0].indices(total)
+    first = start if rows is None else int(np.searchsorted(rows, start))
+    return array[(slice(first, first + stop - start), *index[1:])]
 
 
 def prefetch(items: Iterable[Any], convert: Callable[[Any], Any], size: int = 2) -> Iterator[Any]:

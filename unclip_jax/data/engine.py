@@ -15,6 +15,7 @@ import numpy as np
 from absl import flags
 
 from unclip_jax.data.assembly import Arrays, Event
+from unclip_jax.data.rows import Rows
 
 MAX_ROWS = 32  # of one element
 _ENDLESS = 1 << 48
@@ -114,25 +115,24 @@ class TrainSource:
 
 
 class ExactSource:
-    """One pass: element i is a piece of this host's rows of a batch, padded behind the last."""
+    """One pass: element i is a piece of this process's rows of a batch, padded behind the last."""
 
-    def __init__(self, assembler, batch_size: int, first_row: int, rows: int, piece: int):
+    def __init__(self, assembler, batch_size: int, pieces: list[Rows]):
         self._assembler = assembler
         self._size = len(assembler.dataset)
         self._batch_size = batch_size
-        self._first_row = first_row
-        self._piece = piece
-        self._per_step = rows // piece
+        self._pieces = pieces  # equal in length
 
     def __len__(self) -> int:
-        return -(-self._size // self._batch_size) * self._per_step
+        return -(-self._size // self._batch_size) * len(self._pieces)
 
     def __getitem__(self, element) -> dict:
-        step, part = divmod(int(element), self._per_step)
-        start = step * self._batch_size + self._first_row + part * self._piece
-        samples = np.arange(start, min(start + self._piece, self._size), dtype=np.int64)
+        step, part = divmod(int(element), len(self._pieces))
+        rows = self._pieces[part]
+        samples = step * self._batch_size + rows
+        samples = samples[samples < self._size]
         arrays, events = self._assembler.exact_rows(samples)
-        padding = self._piece - len(samples)
+        padding = len(rows) - len(samples)
         padded = {
             name: np.concatenate([array, np.zeros((padding, *array.shape[1:]), array.dtype)])
             for name, array in arrays.items()

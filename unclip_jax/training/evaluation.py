@@ -3,12 +3,12 @@
 import itertools
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from unclip_jax import data
 from unclip_jax.config import RunConfig
+from unclip_jax.data.device import needed_rows, to_global_arrays
 from unclip_jax.parallel import batch_sharding
 from unclip_jax.stages.stage import Stage
 from unclip_jax.training.state import TrainState
@@ -26,14 +26,17 @@ class Validation:
         self._batch_size = config.train.batch_size
         self._limit = config.train.validation_batches
         self._layout = batch_sharding(mesh)
+        self._rows = needed_rows(self._layout, self._batch_size)
 
     def __call__(self, step: int, state: TrainState) -> dict[str, float]:
         """Averages over the first `train.validation_batches` batches."""
         del step
         sums = []
-        batches = itertools.islice(data.eval_batches(self._dataset, self._batch_size), self._limit)
-        for number, batch in enumerate(batches):
-            on_device = jax.device_put(batch, self._layout)
+        batches = data.eval_batches(self._dataset, self._batch_size, rows=self._rows)
+        for number, batch in enumerate(itertools.islice(batches, self._limit)):
+            on_device = to_global_arrays(
+                batch, self._layout, batch_size=self._batch_size, rows=self._rows
+            )
             sums.append(self._step(state.ema_params, self._frozen, on_device, np.int32(number)))
         total = {k: sum(float(s[k]) for s in sums) for k in ("loss", "examples")}
         return {"validation/loss": total["loss"] / total["examples"]}

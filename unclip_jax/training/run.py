@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from unclip_jax import data
 from unclip_jax.config import RunConfig, to_mapping, to_steps
 from unclip_jax.core import trees
-from unclip_jax.data.device import prefetch, to_global_arrays
+from unclip_jax.data.device import needed_rows, prefetch, to_global_arrays
 from unclip_jax.errors import UserError
 from unclip_jax.parallel import (
     batch_sharding,
@@ -72,7 +72,7 @@ def train(config: RunConfig, stage: Stage, frozen: Any, workdir: pathlib.Path) -
         checkpointer = Checkpointer(workdir, keep=config.train.keep_checkpoints)
         resources.callback(checkpointer.close)
         state, start, layout = _start(config, stage, tx, mesh, checkpointer)
-        batches = _batches(config, dataset, start, resources)
+        batches = _batches(config, dataset, start, mesh, resources)
         run_facts.write(workdir, _facts(config, dataset, state))
         writer = MetricWriter(workdir, resume_step=int(state.step))
         resources.callback(writer.close)
@@ -89,7 +89,7 @@ def train(config: RunConfig, stage: Stage, frozen: Any, workdir: pathlib.Path) -
         state, completed = run_loop(
             state,
             frozen,
-            _on_device(batches, mesh),
+            _on_device(batches, config.train.batch_size, mesh),
             train_step,
             name=stage.name,
             plan=plan,
@@ -145,21 +145,28 @@ def _start(
 
 
 def _on_device(
-    batches: data.TrainBatches, mesh: Mesh
+    batches: data.TrainBatches, batch_size: int, mesh: Mesh
 ) -> Iterator[tuple[dict[str, jax.Array], str]]:
     """(batch, position after it) with the batch on the devices, two ahead of the loop."""
     layout = batch_sharding(mesh)
+    rows = needed_rows(layout, batch_size)
 
     def convert(item: tuple[dict[str, np.ndarray], data.DataPosition]) -> Any:
         batch, position = item
-        return to_global_arrays(batch, layout), position.to_json()
+        arrays = to_global_arrays(batch, layout, batch_size=batch_size, rows=rows)
+        return arrays, position.to_json()
 
     return prefetch(batches, convert)
 
 
 def _batches(
-    config: RunConfig, dataset: data.Dataset, start: Progress, resources: contextlib.ExitStack
+    config: RunConfig,
+    dataset: data.Dataset,
+    start: Progress,
+    mesh: Mesh,
+    resources: contextlib.ExitStack,
 ) -> data.TrainBatches:
+    """The rows of each global batch that the devices of this process hold."""
     position = data.DataPosition.from_json(start.position) if start.position else None
     batches = data.train_batches(
         dataset,
@@ -167,6 +174,7 @@ def _batches(
         seed=config.seed,
         position=position,
         workers=config.data.workers,
+        rows=needed_rows(batch_sharding(mesh), config.train.batch_size),
     )
     resources.callback(batches.close)
     return batches
