@@ -140,7 +140,7 @@ def test_mistakes(pictures, tmp_path):
     with pytest.raises(UserError, match=r"a\.webp is broken"):
         convert(pictures, tmp_path / "new")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="files, no pictures"):
         convert(tmp_path / "empty", tmp_path / "new")
 
 

@@ -121,7 +121,11 @@ def _read_json(path: pathlib.Path) -> Any:
 
 def _data_licenses(paths: Iterable[pathlib.Path], found: Iterable[TrainedStage]) -> str | None:
     """The terms beside the stages' training shards and in the bundles, each text once."""
-    beside = [pathlib.Path(s.config.data.train).parent / "LICENSES.md" for s in found]
+    sets = [s.config.data for s in found]
+    shards = [d.train for d in sets if d.train] + [
+        p.shards for d in sets for p in d.mixture.values()
+    ]
+    beside = [pathlib.Path(name).parent / "LICENSES.md" for name in shards]
     files = [*beside, *(path / model_card.DATA_LICENSES for path in paths)]
     texts = dict.fromkeys(f.read_text(encoding="utf-8") for f in files if f.is_file())
     return "\n".join(texts) or None

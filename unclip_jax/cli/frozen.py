@@ -22,8 +22,9 @@ from unclip_jax.core.hashing import weights_hash
 from unclip_jax.errors import UserError
 from unclip_jax.stages import features
 from unclip_jax.stages.clip import make_clip
+from unclip_jax.stages.embedding import DIRECTION_ONLY
 from unclip_jax.training.checkpoint import load_ema_params
-from unclip_jax.training.datasets import open_dataset
+from unclip_jax.training.datasets import training_data, whole
 
 STATISTICS_EXAMPLES = 16_384  # enough for means and variances; more would only cost time
 
@@ -106,29 +107,41 @@ def _statistics(config: RunConfig, clip: FrozenClip) -> dict[str, list[float]] |
     """Mean and standard deviation [D] of the training set's raw image embeddings, if needed."""
     stored = config.data.embeddings == "stored"
     if stored:
-        dataset = open_dataset(config.data.train, BatchNeeds(embeddings=("image",)))
-        _check_provenance(dataset, clip)
+        dataset = whole(training_data(config.data, BatchNeeds(embeddings=("image",))))
+        _check_provenance(dataset, config, clip)
     if getattr(config.model, "embedding_scale", None) != "whiten":
         return None
     if stored:
-        mean, std, _ = dataset.statistics("image")
+        found = dataset.statistics("image")
+        mean, std = found.mean, found.std
     else:
         mean, std = _computed_statistics(config, clip)
     return {"mean": np.asarray(mean).tolist(), "std": np.asarray(std).tolist()}
 
 
-def _check_provenance(dataset: data.Dataset, clip: FrozenClip) -> None:
+def _check_provenance(dataset: data.Dataset, config: RunConfig, clip: FrozenClip) -> None:
     made_by = dataset.provenance("image")
-    if made_by.model_hash != clip.sha256 or made_by.normalised:
+    if made_by.model_hash == "unknown":
+        raise UserError(
+            f"nobody says which CLIP made the stored embeddings: put a provenance.json with model, "
+            f"model_hash {clip.sha256} and normalised beside them if it was {clip.path}"
+        )
+    if made_by.model_hash != clip.sha256:
         raise UserError(
             f"the stored embeddings were made by another CLIP ({made_by.model}) than "
             f"{clip.path}: run `unclip embed --clip {clip.path}` again"
+        )
+    scale = getattr(config.model, "embedding_scale", "raw")
+    if made_by.normalised and scale not in DIRECTION_ONLY:
+        raise UserError(
+            f"config.model.embedding_scale={scale} needs the length of the embeddings, but the "
+            f"stored ones are normalised: use one of {', '.join(DIRECTION_ONLY)}"
         )
 
 
 def _computed_statistics(config: RunConfig, clip: FrozenClip) -> tuple[np.ndarray, np.ndarray]:
     size, batch_size = clip.model.image_size, config.train.batch_size
-    dataset = open_dataset(config.data.train, BatchNeeds(image_sizes=(size,)))
+    dataset = whole(training_data(config.data, BatchNeeds(image_sizes=(size,))))
     net = make_clip(clip.model, config.precision.compute)
     embed = jax.jit(lambda batch: features.image_embedding(net, {"clip": clip.params}, batch))
     batches = itertools.islice(

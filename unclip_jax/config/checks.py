@@ -38,6 +38,22 @@ def _positive(c: RunConfig) -> str | None:
     return None
 
 
+def _training_data(c: RunConfig) -> str | None:
+    if (c.data.train is None) == (not c.data.mixture):
+        return "config.data: give either train (one data set) or mixture (several, with weights)"
+    if c.data.mixture and c.data.where:
+        return "config.data.where is of config.data.train; filter a part with mixture.NAME.where"
+    layout = (c.data.lanes, c.data.chunk, c.data.window)
+    if any(v is not None for v in layout) and None in layout:
+        return f"config.data: give lanes, chunk and window together, or none of them; got {layout}"
+    if c.data.lanes and c.train.batch_size % c.data.lanes:
+        return (
+            f"config.train.batch_size={c.train.batch_size} is not a multiple of "
+            f"config.data.lanes={c.data.lanes}"
+        )
+    return None
+
+
 def _durations(c: RunConfig) -> str | None:
     for name, text in (
         ("train.duration", c.train.duration),
@@ -155,6 +171,7 @@ def _learned_variance(c: RunConfig) -> str | None:
 
 RULES: tuple[Callable[[RunConfig], str | None], ...] = (
     _positive,
+    _training_data,
     _durations,
     _sampling_steps,
     _clip_patches,

@@ -56,13 +56,18 @@ def convert(hint: Any, value: Any, path: str) -> Any:
         return value
     if origin is tuple:
         return _tuple(arguments[0], value, path)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise _wrong(path, "named groups of settings", value)
+        return {name: convert(arguments[1], v, f"{path}.{name}") for name, v in value.items()}
     return _scalar(hint, value, path)
 
 
 def _tuple(item: Any, value: Any, path: str) -> tuple:
     if isinstance(value, str):
         text = value.strip().removeprefix("(").removesuffix(")")
-        value = _literal(value) if item is str else [v for v in text.split(",") if v.strip()]
+        values = _literal(value) if item is str else [v for v in text.split(",") if v.strip()]
+        value = [values] if isinstance(values, str) else values
     if not isinstance(value, list | tuple):
         raise _wrong(path, f"several {item.__name__}s", value)
     return tuple(convert(item, v, f"{path}[{i}]") for i, v in enumerate(value))
@@ -101,6 +106,8 @@ def _wrong(path: str, expected: str, value: Any) -> UserError:
 
 def to_plain(value: Any) -> Any:
     """Dataclasses as nested dicts with lists for tuples: what `json.dump` takes."""
+    if isinstance(value, dict):
+        return {name: to_plain(v) for name, v in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, tuple):

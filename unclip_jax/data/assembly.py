@@ -140,6 +140,7 @@ class Assembler:
             quality=fields.quality,
             min_side=fields.min_side,
             max_pixels=fields.max_pixels,
+            max_aspect=fields.max_aspect,
         )
         for size, image in zip(fields.image_sizes, images, strict=True):
             arrays[f"image_{size}"][row] = image

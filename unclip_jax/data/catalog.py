@@ -4,6 +4,7 @@ Only the headers of the indexes are read when a data set is opened; the offsets 
 loaded when the shard is first read, so a set of 40,000 shards opens in seconds.
 """
 
+import contextlib
 import functools
 import logging
 import os
@@ -16,7 +17,13 @@ from numpy.typing import NDArray
 
 from unclip_jax.data import tar
 from unclip_jax.data.chunks import CACHE, CHUNK
-from unclip_jax.data.embeddings import SideCar, open_side_car
+from unclip_jax.data.embeddings import (
+    MEMBERS,
+    SideCar,
+    open_member_rows,
+    open_side_car,
+    side_car_path,
+)
 from unclip_jax.data.index import (
     SUFFIX,
     ShardIndex,
@@ -28,7 +35,8 @@ from unclip_jax.data.index import (
     save_index,
 )
 from unclip_jax.data.keys import split_name
-from unclip_jax.data.storage import ShardError, is_remote, read_range
+from unclip_jax.data.published import published_index, published_summary
+from unclip_jax.data.storage import ShardError, exists, is_remote, read_range
 from unclip_jax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -69,6 +77,7 @@ class TarShard:
     summary: Summary
     index_path: str
     memory: ShardIndex | None = None
+    is_published: bool = False  # the summary is what others say of the tar
 
     @property
     def is_local(self) -> bool:
@@ -76,10 +85,12 @@ class TarShard:
 
     @property
     def cache_path(self) -> str | None:
-        return None if self.memory else self.index_path
+        return None if self.memory or self.is_published else self.index_path
 
     @property
     def index(self) -> ShardIndex:
+        if self.is_published:
+            return _look_into(self.path, self.index_path, self.summary.samples)
         return self.memory or _load(self.path, self.index_path, self.summary.crc)
 
     def masks(self) -> NDArray[np.uint64]:
@@ -102,9 +113,15 @@ class TarShard:
         return key, members
 
     def side_car(self, kind: str) -> SideCar:
-        if not self.is_local:
-            raise UserError(f"{self.path}: stored embeddings need local shards; copy them first")
-        return open_side_car(self.path, self.summary, kind)
+        names = [name for name in MEMBERS[kind] if name in self.summary.fields]
+        if not names or exists(side_car_path(self.path, kind)):
+            return open_side_car(self.path, self.summary, kind)
+        return open_member_rows(
+            self.path, self.summary.samples, functools.partial(self._member, names[0])
+        )
+
+    def _member(self, name: str, ordinal: int) -> memoryview | None:
+        return self.read(ordinal)[1].get(name)
 
     def _sample(self, ordinal: int) -> memoryview:
         if self.is_local:
@@ -122,16 +139,30 @@ class TarShard:
         return read_range(self.path, size, version, offset, length)
 
 
-def summarise(path: str | Path, index_dir: str | None = None, *, rebuild: bool = False) -> TarShard:
+def published(path: str, index_dir: str | None = None) -> TarShard:
+    """Returns a shard with the number of samples that is published beside it."""
+    return TarShard(path, published_summary(path), _index_path(path, index_dir), is_published=True)
+
+
+def summarise(
+    path: str | Path,
+    index_dir: str | None = None,
+    *,
+    rebuild: bool = False,
+    known: Summary | None = None,
+) -> TarShard:
     """Returns a shard with a current summary, building and saving its index where needed.
+
+    `known` is a summary that may be current, from a manifest.
 
     Raises UserError for a shard that is missing, empty or compressed.
     """
     path = str(path)
     index_path = _index_path(path, index_dir)
-    summary = None if rebuild else load_summary(index_path)
-    if summary is not None and is_current(summary, path):
-        return TarShard(path, summary, index_path)
+    if not rebuild:
+        summary = known or load_summary(index_path)
+        if summary is not None and is_current(summary, path):
+            return TarShard(path, summary, index_path)
     index = build_index(path)
     try:
         os.makedirs(os.path.dirname(index_path) or ".", exist_ok=True)
@@ -147,6 +178,22 @@ def _load(shard_path: str, index_path: str, crc: int) -> ShardIndex:
     index = load_index(index_path)
     if index is None or index.summary.crc != crc:
         raise ShardError(f"{index_path}: changed or vanished while {shard_path} is in use")
+    return index
+
+
+@functools.lru_cache(maxsize=1024)
+def _look_into(path: str, index_path: str, samples: int) -> ShardIndex:
+    """Returns the index of a shard of which only a published count was known."""
+    index = published_index(path, published_summary(path)) or load_index(index_path)
+    if index is None or not is_current(index.summary, path):
+        index = build_index(path)
+        with contextlib.suppress(OSError):  # read-only: it is in memory, for this process
+            save_index(index, index_path)
+    if index.summary.samples != samples:
+        raise ShardError(
+            f"{path}: has {index.summary.samples} samples, but {samples} are published; train "
+            "with counts from an index (`unclip data index`)"
+        )
     return index
 
 

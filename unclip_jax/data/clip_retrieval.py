@@ -7,7 +7,6 @@ The files do not say which CLIP made them: a `provenance.json` with "model", "mo
 """
 
 import functools
-import json
 import re
 import zlib
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unclip_jax.data.catalog import Members
-from unclip_jax.data.embeddings import Provenance, SideCar
+from unclip_jax.data.embeddings import SideCar, folder_provenance
 from unclip_jax.data.index import Summary
+from unclip_jax.data.rows_file import open_rows
 from unclip_jax.data.storage import ShardError
 from unclip_jax.errors import UserError
 
@@ -55,10 +55,10 @@ class RetrievalShard:
 
     def side_car(self, kind: str) -> SideCar:
         path = _array(self.folder, self.number, kind)
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+        rows = open_rows(str(path))
         if len(rows) != self.summary.samples:
             raise UserError(f"{path}: {len(rows)} rows, but {self.summary.samples} captions")
-        return SideCar(path, _provenance(self.folder), rows)
+        return SideCar(str(path), folder_provenance(self.folder, "clip-retrieval"), rows)
 
 
 def is_retrieval_folder(path: str | Path) -> bool:
@@ -112,17 +112,6 @@ def _array(folder: str, number: str, kind: str) -> Path:
     if not path.exists():
         raise UserError(f"{path}: no {kind} embeddings for this number")
     return path
-
-
-def _provenance(folder: str) -> Provenance:
-    path = Path(folder) / "provenance.json"
-    if not path.exists():
-        return Provenance("clip-retrieval", "unknown", normalised=True)
-    values = json.loads(path.read_text())
-    try:
-        return Provenance(values["model"], values["model_hash"], values["normalised"])
-    except (KeyError, TypeError):
-        raise UserError(f"{path}: needs model, model_hash and normalised") from None
 
 
 def _parquet():

@@ -1,22 +1,25 @@
-"""Well-formed shards from what there is: folders of pictures, compressed or unsorted tars.
-
-Output: tars of plain headers (no PAX block a member, which saves 1 KB each), members of a sample
-adjacent, times and owners zero, so that equal input gives equal bytes. A shard appears under its
-name only when it is whole.
-"""
+"""Well-formed shards from what there is: folders, prepared sets, compressed or unsorted tars."""
 
 import io
 import json
-import os
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
-from unclip_jax.data.folder import list_folder
+import numpy as np
+
+from unclip_jax.data.catalog import Shard
+from unclip_jax.data.clip_retrieval import RetrievalShard
+from unclip_jax.data.embeddings import MEMBERS
+from unclip_jax.data.fields import EMBEDDING_KINDS
+from unclip_jax.data.folder import FolderShard
 from unclip_jax.data.keys import split_name
+from unclip_jax.data.shard_writer import Sample, write_shards
+from unclip_jax.data.sources import open_shards
 from unclip_jax.errors import UserError
 
-Sample = tuple[str, dict[str, bytes]]
+_TARS = (".tar", ".tgz", ".gz", ".bz2", ".xz")
 
 
 def convert(
@@ -26,19 +29,25 @@ def convert(
     samples_per_shard: int = 10_000,
     written: Callable[[Path], object] = lambda path: None,
 ) -> list[Path]:
-    """Writes the samples of a folder of pictures, or of one tar, as `out`/00000.tar, 00001.tar, ….
+    """Writes the samples of a source as `out`/00000.tar, 00001.tar, ….
 
-    Members of a key that are scattered over a tar are brought together (it is held in memory for
-    that). Pictures of a folder are numbered; the json of each says its file name.
-    `written` is told each path when its shard is whole.
+    One tar may be compressed, and members of a key that are scattered over it are brought together
+    (it is held in memory for that). Any other source that `open_dataset` reads will do; its samples
+    are numbered. The json of a picture from a folder says its file name, and the embeddings of a
+    clip-retrieval folder become members. `written` is told each path when its shard is whole.
 
     Raises UserError: the source cannot be read, or `out` already holds tars.
     """
-    source, out = Path(source), Path(out)
+    out = Path(out)
     if any(out.glob("*.tar")):
         raise UserError(f"{out}: holds .tar files already; name an empty folder")
+    if str(source).endswith(_TARS) and "*" not in str(source) and "{" not in str(source):
+        samples = _from_tar(Path(source))
+    else:
+        shards = open_shards(source)
+        samples = _from_shards(shards)
+        _copy_provenance(shards, out)
     out.mkdir(parents=True, exist_ok=True)
-    samples = _from_folder(source) if source.is_dir() else _from_tar(source)
     paths = []
     for path in write_shards(samples, out, samples_per_shard):
         paths.append(path)
@@ -46,37 +55,34 @@ def convert(
     return paths
 
 
-def write_shards(samples: Iterable[Sample], out: Path, samples_per_shard: int) -> Iterator[Path]:
-    """Writes (key, field -> bytes) samples as numbered shards and yields their paths."""
-    stream = iter(samples)
+def _from_shards(shards: tuple[Shard, ...]) -> Iterator[Sample]:
     number = 0
-    first = next(stream, None)
-    while first is not None:
-        path = out / f"{number:05d}.tar"
-        draft = path.with_suffix(".partial")
-        with tarfile.open(draft, "w", format=tarfile.GNU_FORMAT) as archive:
-            count = 0
-            while first is not None and count < samples_per_shard:
-                _add(archive, *first)
-                count += 1
-                first = next(stream, None)
-        os.replace(draft, path)
-        yield path
-        number += 1
+    for shard in shards:
+        for ordinal in range(shard.summary.samples):
+            key, content = shard.read(ordinal)
+            members = {field: bytes(value) for field, value in content.items()}
+            if isinstance(shard, FolderShard):
+                members["json"] = _with_file_name(members.get("json"), key)
+            if isinstance(shard, RetrievalShard):
+                members |= _embeddings(shard, ordinal)
+            yield f"{number:09d}", members
+            number += 1
 
 
-def _add(archive: tarfile.TarFile, key: str, members: dict[str, bytes]) -> None:
-    for field, content in members.items():
-        info = tarfile.TarInfo(f"{key}.{field}")
-        info.size = len(content)
-        archive.addfile(info, io.BytesIO(content))
+def _embeddings(shard: RetrievalShard, ordinal: int) -> dict[str, bytes]:
+    members = {}
+    for kind in EMBEDDING_KINDS:
+        buffer = io.BytesIO()
+        np.save(buffer, shard.side_car(kind).rows[ordinal : ordinal + 1][0])
+        members[MEMBERS[kind][0]] = buffer.getvalue()
+    return members
 
 
-def _from_folder(folder: Path) -> Iterator[Sample]:
-    for number, sample in enumerate(list_folder(folder)):
-        members = {field: bytes(content) for field, content in sample.read().items()}
-        members["json"] = _with_file_name(members.get("json"), sample.key)
-        yield f"{number:09d}", members
+def _copy_provenance(shards: tuple[Shard, ...], out: Path) -> None:
+    if isinstance(shards[0], RetrievalShard):
+        out.mkdir(parents=True, exist_ok=True)
+        made_by = asdict(shards[0].side_car("image").provenance)
+        (out / "provenance.json").write_text(json.dumps(made_by))
 
 
 def _from_tar(path: Path) -> Iterator[Sample]:

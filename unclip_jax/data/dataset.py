@@ -16,18 +16,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from unclip_jax.data.catalog import Members, Shard, summarise
-from unclip_jax.data.clip_retrieval import is_retrieval_folder, open_retrieval_folder
-from unclip_jax.data.embeddings import (
-    Provenance,
-    SideCar,
-    check_side_cars,
-    statistics,
-)
+from unclip_jax.data.catalog import Members, Shard
+from unclip_jax.data.embeddings import Provenance, SideCar, check_side_cars
 from unclip_jax.data.fields import BatchFields
 from unclip_jax.data.filters import keep_mask
-from unclip_jax.data.folder import holds_pictures, open_folder
-from unclip_jax.data.shards import expand_shards
+from unclip_jax.data.sources import Counts, open_shards
+from unclip_jax.data.statistics import Moments, moments
 from unclip_jax.errors import UserError
 
 _MAX_MISSING = 0.05
@@ -39,22 +33,31 @@ def open_dataset(
     *,
     where: Sequence[str] = (),
     index_dir: str | None = None,
+    counts: Counts = "indexed",
+    skip_missing: bool = False,
 ) -> "Dataset":
-    """Opens webdataset shards, a plain folder of pictures, or a clip-retrieval folder.
+    """Opens webdataset shards, or another source: a folder of pictures, a clip-retrieval folder,
+    a prepared set (`tfds:DIR`), generated shapes (`shapes:COUNT`).
 
     Args:
       shards: paths, globs, braces (`'data/{000..099}.tar'`), folders; see `expand_shards`.
       fields: what batches will hold.
       where: filters on the samples' json, e.g. "aesthetic >= 5"; a sample must pass all.
       index_dir: where indexes are kept if not beside the shards (read-only data).
+      counts: "published" takes the shards' numbers of samples from what lies beside them (see
+        `published.py`) and looks into a shard when it is first read: a large set on a bucket is
+        open at once, but cannot be filtered.
+      skip_missing: leaves out shards that are not there or empty. The fingerprint tells.
 
     Raises:
       UserError: shards are missing, empty or compressed; more than 5 % of the samples lack a wanted
         field; embeddings are missing or do not belong to these shards or to each other.
     """
-    opened = _open_shards(shards, index_dir)
+    opened = open_shards(shards, index_dir, counts=counts, skip_missing=skip_missing)
     dataset = Dataset(opened, fields)
     _check_missing(dataset)
+    if where and counts == "published":
+        raise UserError("filters look into every sample; use counts 'indexed' with them")
     if where:
         keeps = tuple(np.packbits(keep_mask(shard, where)) for shard in opened)
         dataset = Dataset(opened, fields, keeps)
@@ -161,10 +164,9 @@ class Dataset:
         """Returns which model made the `kind` embeddings; open_dataset checked that all agree."""
         return self._side_car(kind, 0).provenance
 
-    def statistics(self, kind: str) -> tuple[np.ndarray, np.ndarray, int]:
-        """Returns (mean [D], standard deviation [D], rows) of all embeddings of the shards."""
-        numbers = range(len(self.shards))
-        return statistics([self._side_car(kind, number).rows for number in numbers])
+    def statistics(self, kind: str) -> Moments:
+        """Returns mean, deviation and more of all embeddings of the shards."""
+        return moments(self._side_car(kind, number).rows for number in range(len(self.shards)))
 
     def specs(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Returns the shape (without the batch axis) and dtype of each array of a batch."""
@@ -203,14 +205,6 @@ class Dataset:
 
     def _open_side_car(self, kind: str, number: int) -> SideCar:
         return self.shards[number].side_car(kind)
-
-
-def _open_shards(shards: str | Sequence[str], index_dir: str | None) -> tuple[Shard, ...]:
-    if isinstance(shards, str | Path) and holds_pictures(shards):
-        return (open_folder(shards),)
-    if isinstance(shards, str | Path) and is_retrieval_folder(shards):
-        return open_retrieval_folder(shards)
-    return tuple(summarise(path, index_dir) for path in expand_shards(shards))
 
 
 def _fingerprint(shards: tuple[Shard, ...], counts: NDArray[np.int64], keeps) -> str:

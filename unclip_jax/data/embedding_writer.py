@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from unclip_jax.data.catalog import summarise
 from unclip_jax.data.embeddings import Provenance, side_car_path
-from unclip_jax.data.files import replace_file
+from unclip_jax.data.storage import remove_file, write_file
 from unclip_jax.errors import UserError
 
 _DTYPES = ("float16", "float32")
@@ -23,7 +23,7 @@ def write_embeddings(
     array: Float[np.ndarray, "n D"],
     provenance: Provenance,
     index_dir: str | None = None,
-) -> Path:
+) -> str:
     """Writes the side-car of one shard, whole or not at all, and returns its path.
 
     Args:
@@ -34,7 +34,7 @@ def write_embeddings(
     Raises:
       UserError: the number of rows is not the number of samples, or the dtype is not supported.
     """
-    path = side_car_path(shard, kind)
+    path = side_car_path(str(shard), kind)
     summary = summarise(shard, index_dir).summary
     if array.ndim != 2 or len(array) != summary.samples:
         raise UserError(
@@ -53,8 +53,8 @@ def write_embeddings(
         "tar_bytes": summary.tar_bytes,
         "crc": zlib.crc32(content),
     }
-    description = path.with_suffix(".json")
-    description.unlink(missing_ok=True)  # a kill between the two writes leaves no valid pair
-    replace_file(path, content)
-    replace_file(description, json.dumps(header, indent=1).encode())
+    description = path.removesuffix(".npy") + ".json"
+    remove_file(description)  # a kill between the two writes leaves no valid pair
+    write_file(path, content)
+    write_file(description, json.dumps(header, indent=1).encode())
     return path

@@ -1,22 +1,35 @@
-"""CLIP embeddings beside the shards: row i of the side-car belongs to sample i of the tar.
+"""CLIP embeddings of the samples of a shard: row i belongs to sample i.
 
-`00000.tar` has `00000.image_embedding.npy` (float16 or float32 [n, D]) and, written last,
-`00000.image_embedding.json` that says which model made them, whether rows are L2-normalised, and
-which tar they belong to. Rows count every sample of the index, bad ones included, so that ordinals
-agree; a sample that could not be embedded has a row of NaN (or zeros).
+Three forms are read: side-cars beside a tar, which `unclip embed` writes; members of the tar's
+samples (`000012.img_emb.npy`); clip-retrieval folders (`clip_retrieval.py`).
+
+A side-car is `00000.image_embedding.npy` (float16 or float32 [n, D]) beside `00000.tar` and,
+written last, `00000.image_embedding.json`, which says which model made the rows, whether they are
+L2-normalised, and which tar they belong to. Rows count every sample of the index, bad ones
+included, so that ordinals agree; a sample that could not be embedded has a row of NaN (or zeros).
 """
 
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from unclip_jax.data.fields import EMBEDDING_KINDS
 from unclip_jax.data.index import Summary
+from unclip_jax.data.rows_file import open_rows
+from unclip_jax.data.storage import ShardError, read_file
 from unclip_jax.errors import UserError
+
+MEMBERS = {
+    "image": ("img_emb.npy", "image_embedding.npy", "npy"),
+    "text": ("text_emb.npy", "text_embedding.npy"),
+}
+_UNIT_TOLERANCE = 0.02  # of the norm; rounding to float16 moves it by less than 0.001
+_PROBED_SHARDS, _PROBED_ROWS = 4, 64
 
 
 @dataclass(frozen=True)
@@ -25,7 +38,7 @@ class Provenance:
 
     Attributes:
       model: name of the network, for people.
-      model_hash: digest of its parameters, for comparison.
+      model_hash: digest of its parameters, for comparison; "unknown" if nobody says.
       normalised: whether rows have L2 norm 1.
     """
 
@@ -34,30 +47,41 @@ class Provenance:
     normalised: bool
 
 
+class EmbeddingRows(Protocol):
+    """rows[ordinals] and rows[i:j] -> floating-point [n, D]."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: slice | Int[np.ndarray, " n"]) -> Float[np.ndarray, "n D"]: ...
+
+
 @dataclass(frozen=True)
 class SideCar:
-    """One opened side-car: `rows` is memory-mapped [count, width]."""
+    """The embeddings of one shard."""
 
-    path: Path
+    path: str
     provenance: Provenance
-    rows: np.ndarray
+    rows: EmbeddingRows
 
 
-def side_car_path(shard: str | Path, kind: str) -> Path:
-    """Returns where the `kind` ("image" or "text") embeddings of a shard lie."""
+def side_car_path(shard: str, kind: str) -> str:
+    """Returns where the `kind` embeddings of a shard lie."""
     if kind not in EMBEDDING_KINDS:
         raise UserError(f"embedding kind {kind!r} is not one of {EMBEDDING_KINDS}")
-    return Path(shard).with_suffix(f".{kind}_embedding.npy")
+    return f"{str(shard).removesuffix('.tar')}.{kind}_embedding.npy"
 
 
-def open_side_car(shard: str | Path, summary: Summary, kind: str) -> SideCar:
+def open_side_car(shard: str, summary: Summary, kind: str) -> SideCar:
     """Opens the side-car of one shard. Raises UserError if it is missing or not this shard's."""
     path = side_car_path(shard, kind)
-    description = path.with_suffix(".json")
-    if not description.exists() or not path.exists():
-        raise UserError(f"{shard}: no {kind} embeddings ({path.name}); run `unclip embed` first")
-    header = json.loads(description.read_text())
-    rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    description = read_file(path.removesuffix(".npy") + ".json")
+    if description is None:
+        raise UserError(f"{shard}: no {kind} embeddings ({path}); run `unclip embed` first")
+    header = json.loads(description)
+    rows = open_rows(path)
     shape = (header["count"], header["width"])
     if rows.shape != shape or rows.dtype.name != header["dtype"]:
         raise UserError(f"{path}: holds {rows.dtype} {rows.shape} but is described as {shape}")
@@ -66,24 +90,65 @@ def open_side_car(shard: str | Path, summary: Summary, kind: str) -> SideCar:
             f"{path}: made for a tar of {header['count']} samples and {header['tar_bytes']} bytes, "
             f"but {shard} has {summary.samples} and {summary.tar_bytes}; run `unclip embed` again"
         )
-    provenance = Provenance(header["model"], header["model_hash"], header["normalised"])
-    return SideCar(path, provenance, rows)
+    return SideCar(path, _provenance(header, path), rows)
+
+
+@dataclass(frozen=True)
+class MemberRows:
+    """Embeddings that are members of the samples: `read` gives an .npy's bytes, or None."""
+
+    read: Callable[[int], bytes | memoryview | None]
+    shape: tuple[int, int]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: slice | Int[np.ndarray, " n"]) -> Float[np.ndarray, "n D"]:
+        ordinals = range(*key.indices(len(self))) if isinstance(key, slice) else key.tolist()
+        out = np.full((len(ordinals), self.shape[1]), np.nan, np.float32)
+        for row, ordinal in enumerate(ordinals):
+            content = self.read(ordinal)
+            if content is not None:
+                out[row] = _vector(content, self.shape[1], ordinal)
+        return out
+
+
+def open_member_rows(
+    shard: str, samples: int, read: Callable[[int], bytes | memoryview | None]
+) -> SideCar:
+    """Opens the embeddings inside a tar; the first that there is tells the width."""
+    first = next((content for i in range(samples) if (content := read(i)) is not None), None)
+    if first is None:
+        raise UserError(f"{shard}: no sample has an embedding")
+    rows = MemberRows(read, (samples, len(_vector(first, None, 0))))
+    return SideCar(shard, folder_provenance(shard.rpartition("/")[0] or "."), rows)
+
+
+def folder_provenance(folder: str, otherwise: str = "unknown") -> Provenance:
+    """Returns what `provenance.json` in a folder says of embeddings without a description."""
+    path = f"{folder}/provenance.json"
+    content = read_file(path)
+    if content is None:
+        return Provenance(otherwise, "unknown", normalised=True)
+    return _provenance(json.loads(content), path)
 
 
 def check_side_cars(cars: Sequence[SideCar], kind: str) -> None:
-    """Raises UserError unless all have one width and one provenance."""
+    """Raises UserError unless all have one width, one provenance, and the norm that it tells."""
     first = cars[0]
     for car in cars:
         if car.rows.shape[1] != first.rows.shape[1]:
             raise UserError(
                 f"{car.path}: {kind} embeddings of width {car.rows.shape[1]}, but "
-                f"{first.path.name} has {first.rows.shape[1]}; embed all shards with one model"
+                f"{first.path} has {first.rows.shape[1]}; embed all shards with one model"
             )
         if car.provenance != first.provenance:
             raise UserError(
-                f"{car.path}: made by {car.provenance}, but {first.path.name} by "
+                f"{car.path}: made by {car.provenance}, but {first.path} by "
                 f"{first.provenance}; embed all shards with one model"
             )
+    for car in cars[:: -(-len(cars) // _PROBED_SHARDS)]:
+        _check_norm(car)
 
 
 def present(rows: Float[np.ndarray, "n D"]) -> np.ndarray:
@@ -91,25 +156,30 @@ def present(rows: Float[np.ndarray, "n D"]) -> np.ndarray:
     return np.isfinite(rows).all(axis=-1) & (rows != 0).any(axis=-1)
 
 
-def statistics(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Returns (mean [D], standard deviation [D], rows counted), in float64 over present rows.
+def _check_norm(car: SideCar) -> None:
+    rows = np.asarray(car.rows[:_PROBED_ROWS], np.float32)
+    rows = rows[present(rows)]
+    if not len(rows):
+        return
+    unit = np.abs(np.linalg.norm(rows, axis=1) - 1) < _UNIT_TOLERANCE
+    if car.provenance.normalised and not unit.all():
+        raise UserError(f"{car.path}: described as normalised, but its rows have not norm 1")
+    if not car.provenance.normalised and len(rows) > 1 and unit.all():
+        raise UserError(f"{car.path}: described as not normalised, but its rows have norm 1")
 
-    One pass with Chan's update of (count, mean, sum of squares), so a part may be a memory map.
-    """
-    count, mean, squares = 0, 0.0, 0.0
-    for part in parts:
-        for start in range(0, len(part), 65536):
-            rows = np.asarray(part[start : start + 65536], np.float64)
-            rows = rows[present(rows)]
-            if not len(rows):
-                continue
-            own_mean = rows.mean(axis=0)
-            delta = own_mean - mean
-            total = count + len(rows)
-            squares = squares + ((rows - own_mean) ** 2).sum(axis=0)
-            squares = squares + delta**2 * count * len(rows) / total
-            mean = mean + delta * len(rows) / total
-            count = total
-    if not count:
-        raise UserError("no embeddings to take statistics of: every row is missing")
-    return np.asarray(mean), np.sqrt(squares / count), count
+
+def _provenance(values: dict, path: str) -> Provenance:
+    try:
+        return Provenance(values["model"], values["model_hash"], values["normalised"])
+    except (KeyError, TypeError):
+        raise UserError(f"{path}: needs model, model_hash and normalised") from None
+
+
+def _vector(content: bytes | memoryview, width: int | None, ordinal: int) -> np.ndarray:
+    try:
+        vector = np.load(io.BytesIO(content), allow_pickle=False).ravel()
+    except (ValueError, EOFError):
+        return np.full(width or 0, np.nan, np.float32)
+    if width is not None and len(vector) != width:
+        raise ShardError(f"sample {ordinal} has an embedding of width {len(vector)}, not {width}")
+    return vector

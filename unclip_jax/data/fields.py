@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from unclip_jax.data.index import empty
+from unclip_jax.data.index import UNSEEN, empty
 from unclip_jax.data.keys import IMAGE_EXTENSIONS, extension
 from unclip_jax.errors import UserError
 
@@ -39,7 +39,8 @@ class BatchFields:
       flip: mirrors half of the pictures, left to right.
       quality: decoded side over wanted side before the last resize, 1 (fast) or 2 (closer to a full
         decode; see docs/data.md).
-      min_side: smaller pictures are bad samples; max_pixels: larger ones are.
+      min_side: smaller pictures are bad samples; max_pixels: larger ones are; max_aspect: those
+        are whose longer side is more than so many times the shorter.
     """
 
     image_sizes: tuple[int, ...] = ()
@@ -54,6 +55,7 @@ class BatchFields:
     quality: Literal[1, 2] = 1
     min_side: int = 1
     max_pixels: int = 64_000_000
+    max_aspect: float | None = None
 
     def __post_init__(self):
         unknown = sorted(set(self.embeddings) - set(EMBEDDING_KINDS))
@@ -91,6 +93,8 @@ class BatchFields:
 
         That is "image" or "caption": a field that is not there, or that is empty and may not be.
         """
+        if UNSEEN in names:
+            return []
         present = {name for bit, name in enumerate(names) if mask >> bit & 1}
         filled = {name for name in present if empty(name) not in present}
         lacking = []

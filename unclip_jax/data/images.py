@@ -22,6 +22,7 @@ from unclip_jax.data.fields import BadSample
 _OPTIONAL_FORMATS = {"WEBP": "webp", "AVIF": "avif"}  # not in every build of Pillow
 _BUILT = tuple(name for name, feature in _OPTIONAL_FORMATS.items() if features.check(feature))
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", *_BUILT)
+MAX_BYTES = 64_000_000
 _JPEG = b"\xff\xd8\xff"
 _DECODED_BY_TURBO = ("YCbCr", "Gray", "RGB")
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
@@ -53,14 +54,19 @@ def decode_image(
     quality: int = 1,
     min_side: int = 1,
     max_pixels: int = 64_000_000,
+    max_aspect: float | None = None,
 ) -> list[np.ndarray]:
     """Returns uint8 [side, side, 3] for each side in `sizes`.
 
-    Raises BadSample: image_decode, image_too_large or image_too_small.
+    Raises BadSample: image_decode, image_too_large, image_too_small or image_too_long.
     """
+    if len(data) > MAX_BYTES:
+        raise BadSample("image_too_large", f"{len(data)} bytes")
     image, height, width = _decode(data, max(sizes) * quality, crop, max_pixels)
     if min(height, width) < min_side:
         raise BadSample("image_too_small", f"{width}x{height}")
+    if max_aspect is not None and max(height, width) > max_aspect * min(height, width):
+        raise BadSample("image_too_long", f"{width}x{height}")
     left, top, side = crop.box(*image.shape[:2])
     box = (left, top, left + side, top + side)
     squares = _squares(image, box, sizes)

@@ -19,10 +19,11 @@ import numpy as np
 from unclip_jax.data import tar
 from unclip_jax.data.files import replace_file
 from unclip_jax.data.keys import split_name
-from unclip_jax.data.storage import open_sequential, stat
+from unclip_jax.data.storage import MissingShard, open_sequential, stat
 from unclip_jax.errors import UserError
 
 SUFFIX = ".uidx"
+UNSEEN = "*"  # in place of the fields of a shard that nobody has looked into
 _MAGIC = b"UNCLIPIX"
 _FORMAT = 1
 _MAX_FIELDS = 64
@@ -76,7 +77,7 @@ def build_index(path: str | Path) -> ShardIndex:
     path = str(path)
     size, version = stat(path)
     if size == 0:
-        raise UserError(f"{path}: the shard is empty (0 bytes); remove it from the list")
+        raise MissingShard(f"{path}: the shard is empty (0 bytes); remove it from the list")
     with open_sequential(path, size) as file:
         _refuse_compressed(path, file.read(2))
         return scan(file, size, version, path)
@@ -142,7 +143,7 @@ def load_index(path: str | Path) -> ShardIndex | None:
 
 def save_index(index: ShardIndex, path: str | Path) -> None:
     """Writes the index by rename. Raises OSError where the folder cannot be written."""
-    header = json.dumps(_header(index.summary), sort_keys=True).encode()
+    header = json.dumps(summary_to_json(index.summary), sort_keys=True).encode()
     start = _MAGIC + len(header).to_bytes(4, "little") + header
     replace_file(Path(path), start + _payload(index))
 
@@ -150,6 +151,22 @@ def save_index(index: ShardIndex, path: str | Path) -> None:
 def is_current(summary: Summary, path: str | Path) -> bool:
     """Whether the shard still has the size and mtime that it was indexed with."""
     return stat(str(path)) == (summary.tar_bytes, summary.version)
+
+
+def summary_to_json(summary: Summary) -> dict:
+    """Returns the summary as plain values; `summary_from_json` reads it back."""
+    masks = {str(mask): count for mask, count in summary.masks.items()}
+    return {"format": _FORMAT, **vars(summary), "fields": list(summary.fields), "masks": masks}
+
+
+def summary_from_json(values: dict) -> Summary | None:
+    """Returns the summary, or None if it is of another format."""
+    values = dict(values)
+    if values.pop("format", None) != _FORMAT:
+        return None
+    values["fields"] = tuple(values["fields"])
+    values["masks"] = {int(mask): count for mask, count in values["masks"].items()}
+    return Summary(**values)
 
 
 def _assemble(size, version, offsets, masks, names, problems) -> ShardIndex:
@@ -173,11 +190,6 @@ def _payload(index: ShardIndex) -> bytes:
     return index.offsets.astype("<u4").tobytes() + masks
 
 
-def _header(summary: Summary) -> dict:
-    masks = {str(mask): count for mask, count in summary.masks.items()}
-    return {"format": _FORMAT, **vars(summary), "fields": list(summary.fields), "masks": masks}
-
-
 def _read(path: Path, *, payload: bool) -> tuple[Summary, bytes] | None:
     try:
         with path.open("rb") as file:
@@ -187,11 +199,8 @@ def _read(path: Path, *, payload: bool) -> tuple[Summary, bytes] | None:
             content = file.read() if payload else b""
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    if header.pop("format", None) != _FORMAT:
-        return None
-    header["fields"] = tuple(header["fields"])
-    header["masks"] = {int(mask): count for mask, count in header["masks"].items()}
-    return Summary(**header), content
+    summary = summary_from_json(header)
+    return None if summary is None else (summary, content)
 
 
 def _bit(names: dict[str, int], name: str, shard: str) -> int:

@@ -59,6 +59,9 @@ class Mixture:
         parts = "".join(part.fingerprint for part in self.datasets)
         self.fingerprint = hashlib.sha256(parts.encode()).hexdigest()
 
+    def __len__(self) -> int:
+        return len(self.dataset)
+
 
 class MixtureOrder:
     """The interface of Order over several: (lane, position) -> (epoch, sample of the whole)."""

@@ -6,6 +6,7 @@ network. A request slower than almost all before it gets a twin, and the first a
 Barroso, The tail at scale, 2013). http(s) is spoken directly, other schemes (gs, s3, …) by fsspec.
 """
 
+import contextlib
 import http.client
 import random
 import threading
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from unclip_jax.data.storage import ShardError
+from unclip_jax.data.storage import MissingShard, ShardError
 from unclip_jax.errors import UserError
 
 _TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
@@ -64,7 +65,7 @@ class RemoteReader:
         try:
             return self._retried(lambda: _stat(url, self.policy.timeout), url)
         except FileNotFoundError:
-            raise UserError(f"{url}: no such shard; check the address") from None
+            raise MissingShard(f"{url}: no such shard; check the address") from None
 
     def fetch(self, url: str, size: int, offset: int, length: int) -> bytes:
         """Returns exactly `length` bytes of a shard of `size` bytes. Raises ShardError."""
@@ -73,6 +74,25 @@ class RemoteReader:
             return self._retried(lambda: self._hedged(url, size, offset, length), what)
         except FileNotFoundError as error:
             raise ShardError(f"{url}: vanished since the run started") from error
+
+    def write(self, url: str, content: bytes) -> None:
+        """Puts a whole object; object stores show it whole or not at all."""
+        if url.startswith(("http://", "https://")):
+            raise UserError(f"{url}: cannot be written to over http; use a bucket or a local path")
+        filesystem, path = _filesystem(url)
+        self._retried(lambda: _guarded(lambda: filesystem.pipe_file(path, content)), url)
+
+    def remove(self, url: str) -> None:
+        """Removes an object if it is there."""
+        filesystem, path = _filesystem(url)
+        with contextlib.suppress(FileNotFoundError):
+            self._retried(lambda: _guarded(lambda: filesystem.rm_file(path)), url)
+
+    def glob(self, url: str) -> list[str]:
+        """Returns the objects that match a pattern, sorted, as urls."""
+        filesystem, path = _filesystem(url)
+        found = self._retried(lambda: _guarded(lambda: filesystem.glob(path)), url)
+        return sorted(filesystem.unstrip_protocol(name) for name in found)
 
     def hedge_delay(self) -> float:
         """Returns how long a request may take before it gets a twin."""

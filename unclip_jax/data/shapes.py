@@ -10,16 +10,24 @@ kept from the training split: composing them is the test. Sample i is a pure fun
 import io
 import json
 import math
+import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from unclip_jax.data.convert import Sample, write_shards
+from unclip_jax.data.catalog import Members
+from unclip_jax.data.embeddings import SideCar
+from unclip_jax.data.index import Summary
 from unclip_jax.data.order import mix
+from unclip_jax.data.shard_writer import Sample, write_shards
+from unclip_jax.errors import UserError
 
+PREFIX = "shapes:"
 COLOURS = {
     "red": (220, 40, 40),
     "green": (50, 170, 70),
@@ -80,14 +88,72 @@ def make_sample(seed: int, split: Split, number: int, side: int) -> tuple[np.nda
     return _draw(things, side), caption, truth
 
 
+def members(seed: int, split: Split, number: int, side: int) -> dict[str, bytes]:
+    """Returns a sample as shards keep it: png, txt and json."""
+    picture, caption, truth = make_sample(seed, split, number, side)
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return {
+        "png": buffer.getvalue(),
+        "txt": caption.encode(),
+        "json": json.dumps(truth).encode(),
+    }
+
+
+@dataclass(frozen=True)
+class ShapesShard:
+    """Samples that are drawn when they are read."""
+
+    count: int
+    split: Split
+    side: int
+    seed: int
+
+    @property
+    def path(self) -> str:
+        return f"{PREFIX}{self.count}:{self.split}:{self.side}:{self.seed}"
+
+    @property
+    def summary(self) -> Summary:
+        identity = zlib.crc32(self.path.encode())
+        return Summary(0, 0, self.count, ("png", "txt", "json"), {7: self.count}, {}, identity)
+
+    @property
+    def is_local(self) -> bool:
+        return True
+
+    @property
+    def cache_path(self) -> str | None:
+        return None
+
+    def masks(self) -> NDArray[np.uint64]:
+        return np.full(self.count, 7, np.uint64)
+
+    def read(self, ordinal: int) -> tuple[str, Members]:
+        own = members(self.seed, self.split, ordinal, self.side)
+        return f"{ordinal:09d}", {name: memoryview(content) for name, content in own.items()}
+
+    def side_car(self, kind: str) -> SideCar:
+        raise UserError(
+            f"{self.path}: drawn pictures have no stored {kind} embeddings; make shards of them "
+            "with `unclip data shapes`"
+        )
+
+
+def open_shapes(name: str) -> ShapesShard:
+    """Opens `shapes:COUNT[:SPLIT[:SIDE[:SEED]]]`, generated on the fly. Raises UserError."""
+    given = name.removeprefix(PREFIX).split(":")
+    count, split, side, seed = given + ["", "train", "64", "0"][len(given) :]
+    numbers_are_good = all(text.isdigit() for text in (count, side, seed))
+    if not numbers_are_good or not int(count) or int(side) < 8 or split not in ("train", "unseen"):
+        raise UserError(f"{name}: write shapes:COUNT[:train|unseen[:SIDE[:SEED]]], SIDE from 8 on")
+    return ShapesShard(int(count), "train" if split == "train" else "unseen", int(side), int(seed))
+
+
 def samples(seed: int, split: Split, count: int, side: int) -> Iterator[Sample]:
-    """Yields `count` samples as shards keep them: png, txt and json."""
+    """Yields `count` samples as shards keep them."""
     for number in range(count):
-        picture, caption, truth = make_sample(seed, split, number, side)
-        buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, "PNG")
-        members = {"png": buffer.getvalue(), "txt": caption.encode()}
-        yield f"{number:09d}", {**members, "json": json.dumps(truth).encode()}
+        yield f"{number:09d}", members(seed, split, number, side)
 
 
 def write_shapes(

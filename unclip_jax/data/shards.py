@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from unclip_jax.data.storage import is_remote
 from unclip_jax.errors import UserError
 
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -76,14 +77,14 @@ def _split_commas(body: str) -> list[str]:
 
 
 def _existing(name: str, must_exist: bool) -> list[str]:
-    if "://" in name and not name.startswith("file://"):
-        return [name]
+    if is_remote(name) and not name.startswith("file://"):
+        return _remote_glob(name) if _GLOB.search(name) else [name]
     name = name.removeprefix("file://")
     path = Path(name)
     if path.is_dir():
         found = sorted(str(child) for child in path.glob("*.tar"))
         if not found:
-            raise UserError(f"{name}: the folder holds no .tar files")
+            raise UserError(f"{name}: the folder holds no .tar files, no pictures")
         return found
     if _GLOB.search(name) and not path.exists():
         found = sorted(glob.glob(name))
@@ -93,6 +94,17 @@ def _existing(name: str, must_exist: bool) -> list[str]:
     if must_exist and not path.exists():
         raise UserError(f"{name}: no such shard; check the path")
     return [name]
+
+
+def _remote_glob(pattern: str) -> list[str]:
+    if pattern.startswith(("http://", "https://")):
+        return [pattern]  # '?' begins a query, and http lists no folders
+    from unclip_jax.data import remote
+
+    found = remote.READER.glob(pattern)
+    if not found:
+        raise UserError(f"{pattern}: no object matches this pattern")
+    return found
 
 
 def _repeats(paths: list[str]) -> bool:

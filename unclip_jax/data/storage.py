@@ -7,8 +7,10 @@ changes under a run is an error, not other data.
 import io
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import BinaryIO
 
+from unclip_jax.data.files import replace_file
 from unclip_jax.errors import UserError
 
 _BLOCK = 4 << 20  # bytes asked for at once when a remote shard is read through
@@ -18,6 +20,10 @@ class ShardError(Exception):
     """A shard could not be read as indexed: it changed, vanished or came up short. Fatal."""
 
 
+class MissingShard(UserError):
+    """There is no shard of this name, or it is empty."""
+
+
 def is_remote(path: str) -> bool:
     return "://" in path
 
@@ -25,15 +31,49 @@ def is_remote(path: str) -> bool:
 def stat(path: str) -> tuple[int, int]:
     """Returns (bytes, version): a local file's mtime in ns, a remote one's digest of its etag.
 
-    Raises UserError if there is no such shard.
+    Raises MissingShard if there is no such shard.
     """
     if is_remote(path):
         return _remote().stat(path)
     try:
         found = os.stat(path)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such shard; check the path") from None
+        raise MissingShard(f"{path}: no such shard; check the path") from None
     return found.st_size, found.st_mtime_ns
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file of this name."""
+    try:
+        stat(path)
+    except MissingShard:
+        return False
+    return True
+
+
+def read_file(path: str) -> bytes | None:
+    """Returns all of a small file, or None if there is none."""
+    try:
+        size, version = stat(path)
+    except MissingShard:
+        return None
+    return bytes(read_range(path, size, version, 0, size)) if size else b""
+
+
+def remove_file(path: str) -> None:
+    """Removes a file if it is there."""
+    if is_remote(path):
+        _remote().remove(path)
+    else:
+        Path(path).unlink(missing_ok=True)
+
+
+def write_file(path: str, content: bytes) -> None:
+    """Writes a file, whole or not at all. Raises UserError where it cannot be written."""
+    if is_remote(path):
+        _remote().write(path, content)
+    else:
+        replace_file(Path(path), content)
 
 
 def open_sequential(path: str, size: int) -> BinaryIO:

@@ -24,6 +24,7 @@ from unclip_jax.config.schema import EmbeddingScaleName
 from unclip_jax.errors import UserError, did_you_mean
 
 PAPER_STD = 17.2 / math.sqrt(1024)
+DIRECTION_ONLY = ("unit", "paper", "sqrt_dim")  # scales that a vector's length does not touch
 STD_FLOOR = 1e-6  # a dimension that never varies is not blown up
 
 

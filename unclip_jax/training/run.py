@@ -4,6 +4,7 @@ workdir/config.json      the resolved config
         run.json         facts of every start
         checkpoints/     state and data position
         metrics.jsonl    and tensorboard/
+        bad_samples.P.jsonl  samples that process P could not use
         samples/         pictures drawn during training
         done.json        written when the plan is completed
 """
@@ -33,7 +34,7 @@ from unclip_jax.parallel import (
 from unclip_jax.stages.stage import Stage
 from unclip_jax.training import run_facts
 from unclip_jax.training.checkpoint import Checkpointer, Progress
-from unclip_jax.training.datasets import open_dataset
+from unclip_jax.training.datasets import held_out_data, training_batches, training_data
 from unclip_jax.training.evaluation import Validation
 from unclip_jax.training.loop import Hooks, Plan, run_loop
 from unclip_jax.training.optimizer import learning_rate, make_optimizer
@@ -58,9 +59,8 @@ def train(config: RunConfig, stage: Stage, frozen: Any, workdir: pathlib.Path) -
     workdir = _prepare(config, workdir)
     mesh = make_mesh(config.mesh)
     check_batch_size(config.train.batch_size, mesh)
-    dataset = open_dataset(config.data.train, stage.needs)
-    shards = config.data.validation
-    held_out = None if shards is None else open_dataset(shards, stage.needs)
+    dataset = training_data(config.data, stage.needs)
+    held_out = held_out_data(config.data, stage.needs)
     plan = make_plan(config, len(dataset))
     schedule = learning_rate(
         config.optim,
@@ -72,7 +72,14 @@ def train(config: RunConfig, stage: Stage, frozen: Any, workdir: pathlib.Path) -
         checkpointer = Checkpointer(workdir, keep=config.train.keep_checkpoints)
         resources.callback(checkpointer.close)
         state, start, layout = _start(config, stage, tx, mesh, checkpointer)
-        batches = _batches(config, dataset, start, mesh, resources)
+        batches = training_batches(
+            config,
+            dataset,
+            data.DataPosition.from_json(start.position) if start.position else None,
+            rows=needed_rows(batch_sharding(mesh), config.train.batch_size),
+            quarantine=str(workdir / f"bad_samples.{jax.process_index()}.jsonl"),
+        )
+        resources.callback(batches.close)
         run_facts.write(workdir, _facts(config, dataset, state))
         writer = MetricWriter(workdir, resume_step=int(state.step))
         resources.callback(writer.close)
@@ -159,27 +166,6 @@ def _on_device(
     return prefetch(batches, convert)
 
 
-def _batches(
-    config: RunConfig,
-    dataset: data.Dataset,
-    start: Progress,
-    mesh: Mesh,
-    resources: contextlib.ExitStack,
-) -> data.TrainBatches:
-    """The rows of each global batch that the devices of this process hold."""
-    position = data.DataPosition.from_json(start.position) if start.position else None
-    batches = data.train_batches(
-        dataset,
-        config.train.batch_size,
-        seed=config.seed,
-        position=position,
-        workers=config.data.workers,
-        rows=needed_rows(batch_sharding(mesh), config.train.batch_size),
-    )
-    resources.callback(batches.close)
-    return batches
-
-
 def _hooks(
     config: RunConfig,
     stage: Stage,
@@ -236,7 +222,9 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _facts(config: RunConfig, dataset: data.Dataset, state: TrainState) -> dict[str, Any]:
+def _facts(
+    config: RunConfig, dataset: data.Dataset | data.Mixture, state: TrainState
+) -> dict[str, Any]:
     return run_facts.collect(
         stage=config.stage,
         resumed_from_step=int(state.step) or None,
