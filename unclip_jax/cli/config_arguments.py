@@ -8,11 +8,11 @@ from unclip_jax.errors import UserError
 _PREFIX = "--config."
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Adds `--config`; overrides of single settings are taken out before argparse sees them."""
     parser.add_argument(
         "--config",
-        required=True,
+        required=required,
         metavar="FILE:VARIANT",
         help="such as configs/decoder.py:emoji, decoder:emoji for the shipped one, or a "
         "config.json; change single settings with --config.optim.learning_rate=1e-4",

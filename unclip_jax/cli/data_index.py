@@ -1,15 +1,19 @@
 """Index shards now, so that a run need not do it at its start.
 
-Writes <shard>.uidx beside each shard (or into --index-dir): 4 bytes a sample.
+Writes <shard>.uidx beside each shard (or into --index-dir), 4 bytes a sample, and manifest.json,
+with which a set of many shards opens at once. What is indexed already is left alone, so a stopped
+command goes on where it was. Shards may be local or remote (https://, gs://, s3://, …).
 
 Example:
   unclip data index 'data/{00000..00099}.tar'
+  unclip data index 's3://bucket/laion/*.tar' --index-dir index --threads 32
 """
 
 import argparse
 from concurrent.futures import ThreadPoolExecutor
 
-from unclip_jax.data.catalog import summarise
+from unclip_jax.data.catalog import TarShard, summarise
+from unclip_jax.data.manifest import write_manifest
 from unclip_jax.data.shards import expand_shards
 from unclip_jax.progress import progress
 
@@ -27,18 +31,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Indexes the shards; exit code 0."""
     paths = expand_shards(args.shards)
-    samples = size = 0
 
-    def index(path: str):
-        return summarise(path, args.index_dir, rebuild=args.rebuild).summary
+    def index(path: str) -> TarShard:
+        return summarise(path, args.index_dir, rebuild=args.rebuild)
 
+    shards = []
     with (
         ThreadPoolExecutor(args.threads) as pool,
         progress("index", len(paths), "shards") as advance,
     ):
-        for summary in pool.map(index, paths):
-            samples += summary.samples
-            size += summary.tar_bytes
+        for shard in pool.map(index, paths):
+            shards.append(shard)
             advance(1)
+    write_manifest(shards, args.index_dir)
+    samples = sum(shard.summary.samples for shard in shards)
+    size = sum(shard.summary.tar_bytes for shard in shards)
     print(f"{len(paths)} shards, {samples} samples, {size / 1e9:.3f} GB")
     return 0

@@ -5,8 +5,8 @@ by a hash of its position: a pure function of the data's bytes, so batches stay 
 of hosts and after a restart, and no host runs out of batches early. In evaluation it is masked.
 """
 
+import time
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,26 +18,13 @@ from unclip_jax.data.fields import BadSample
 from unclip_jax.data.images import CENTER, Crop, decode_image
 from unclip_jax.data.keys import find_image
 from unclip_jax.data.order import Order, mix
+from unclip_jax.data.report import Event, Report
 from unclip_jax.data.storage import ShardError
 from unclip_jax.data.tokens import TokenTable
 from unclip_jax.text import tokenize
 
 MAX_SUBSTITUTES = 16
 Arrays = dict[str, np.ndarray]
-
-
-class Event(NamedTuple):
-    """One sample that could not be used, or was used after mending (`caption_recoded`)."""
-
-    reason: str
-    shard: str
-    ordinal: int
-    key: str
-    detail: str
-
-    @property
-    def is_bad(self) -> bool:
-        return self.reason != "caption_recoded"
 
 
 class Assembler:
@@ -50,69 +37,75 @@ class Assembler:
 
     def train_rows(
         self, order: Order, spans: Sequence[tuple[int, int, int]]
-    ) -> tuple[Arrays, list]:
-        """Returns (arrays, events) for spans of (lane, first position, count), in that order."""
+    ) -> tuple[Arrays, Report]:
+        """Returns (arrays, report) for spans of (lane, first position, count), in that order."""
         places = [(lane, start + i) for lane, start, count in spans for i in range(count)]
         drawn = [order.samples(*span) for span in spans]
         epochs = np.concatenate([epochs for epochs, _ in drawn])
         samples = np.concatenate([samples for _, samples in drawn])
         arrays = self._empty(len(places))
         rows = np.arange(len(places))
-        events: list[Event] = []
+        report = Report()
         for attempt in range(1, MAX_SUBSTITUTES + 2):
-            bad = self._fill(arrays, rows, epochs, samples, events)
+            bad = self._fill(arrays, rows, epochs, samples, report)
             if not bad.size:
-                return arrays, events
+                return arrays, report
             rows = rows[bad]
             redrawn = [order.substitute(*places[row], attempt) for row in rows]
             epochs, samples = (np.array(column) for column in zip(*redrawn, strict=True))
+        last = report.events[-1]
         raise ShardError(
-            f"{events[-1].shard}: {MAX_SUBSTITUTES} samples drawn instead of a bad one were bad, "
-            f"the last by {events[-1].reason} {events[-1].detail}; see `unclip data lint`"
+            f"{last.shard}: {MAX_SUBSTITUTES} samples drawn instead of a bad one were bad, "
+            f"the last by {last.reason} {last.detail}; see `unclip data lint`"
         )
 
-    def exact_rows(self, samples: NDArray[np.int64]) -> tuple[Arrays, list]:
-        """Returns (arrays, events) with "valid" bool [n]; rows of bad samples are zero."""
+    def exact_rows(self, samples: NDArray[np.int64]) -> tuple[Arrays, Report]:
+        """Returns (arrays, report) with "valid" bool [n]; rows of bad samples are zero."""
         arrays = self._empty(len(samples))
         valid = np.ones(len(samples), bool)
-        events: list[Event] = []
+        report = Report()
         epochs = np.zeros(len(samples), np.int64)
-        bad = self._fill(arrays, np.arange(len(samples)), epochs, samples, events)
+        bad = self._fill(arrays, np.arange(len(samples)), epochs, samples, report)
         valid[bad] = False
         for array in arrays.values():
             array[bad] = 0
-        return {**arrays, "valid": valid}, events
+        return {**arrays, "valid": valid}, report
 
     def _empty(self, rows: int) -> Arrays:
         return {k: np.empty((rows, *s), dtype) for k, (s, dtype) in self.dataset.specs().items()}
 
-    def _fill(self, arrays, rows, epochs, samples, events) -> NDArray[np.int64]:
+    def _fill(self, arrays, rows, epochs, samples, report) -> NDArray[np.int64]:
         """Fills `rows` of the arrays and returns which entries of `rows` could not be."""
         good = np.ones(len(rows), bool)
         for kind in self.dataset.fields.embeddings:
             values = self.dataset.embedding_rows(kind, samples)
             arrays[f"{kind}_embedding"][rows] = values
             for i in np.flatnonzero(good & ~present(values)):
-                events.append(self._event(samples[i], "", BadSample(f"{kind}_embedding_missing")))
+                report.events.append(
+                    self._event(samples[i], "", BadSample(f"{kind}_embedding_missing"))
+                )
                 good[i] = False
         if self._tokens is not None:
             tokens, reasons = self._tokens.get(samples)
             arrays["tokens"][rows] = tokens
             for i in np.flatnonzero(good & (reasons != 0)):
-                events.append(
+                report.events.append(
                     self._event(samples[i], "", BadSample(self._tokens.reason(reasons[i])))
                 )
                 good[i] = False
         elif self.dataset.fields.image_sizes or self.dataset.fields.reads_text:
-            self._read(arrays, rows, epochs, samples, good, events)
+            self._read(arrays, rows, epochs, samples, good, report)
         return np.flatnonzero(~good)
 
-    def _read(self, arrays, rows, epochs, samples, good, events) -> None:
+    def _read(self, arrays, rows, epochs, samples, good, report) -> None:
         captions, captioned = [], []
         for i in np.flatnonzero(good):
             sample = int(samples[i])
             draw = mix(self.seed, int(epochs[i]), sample)
+            start = time.perf_counter()
             key, members = self.dataset.read(sample)
+            begun = time.perf_counter()
+            report.add_read(sum(map(len, members.values())), begun - start)
             try:
                 self._read_image(arrays, rows[i], members, draw)
                 if self.dataset.fields.reads_text:
@@ -120,10 +113,11 @@ class Assembler:
                     captions.append(caption)
                     captioned.append(rows[i])
                     if mended:
-                        events.append(self._event(sample, key, BadSample("caption_recoded")))
+                        report.events.append(self._event(sample, key, BadSample("caption_recoded")))
             except BadSample as bad:
-                events.append(self._event(sample, key, bad))
+                report.events.append(self._event(sample, key, bad))
                 good[i] = False
+            report.decode_seconds += time.perf_counter() - begun
         if captions:
             length = arrays["tokens"].shape[1]
             arrays["tokens"][captioned] = tokenize(captions, length)

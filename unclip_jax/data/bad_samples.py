@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from unclip_jax.data.assembly import Event
+from unclip_jax.data.report import Event
 from unclip_jax.errors import UserError
 
 
@@ -24,6 +24,12 @@ class BadSamples:
         self._limit = limit
         self._after = after
         self._quarantine = Path(quarantine) if quarantine else None
+
+    def metrics(self) -> dict[str, float]:
+        """Returns the bad share of this process's rows and the count of each reason."""
+        share = self._bad / max(self.rows, 1)
+        counts = {f"data/bad/{reason}": float(n) for reason, n in self.counts.items()}
+        return {"data/bad_fraction": share, **counts}
 
     def record(self, events: Iterable[Event], rows: int) -> None:
         """Raises UserError once more than `limit` of at least `after` rows were bad."""

@@ -15,6 +15,7 @@ from unclip_jax.data.mixture import Mixture
 from unclip_jax.data.order import Layout
 from unclip_jax.data.plan import make_plan
 from unclip_jax.data.position import DataPosition
+from unclip_jax.data.report import Meter
 from unclip_jax.data.rows import Rows, lanes_of
 from unclip_jax.data.tokens import token_table
 
@@ -79,15 +80,22 @@ class TrainBatches:
         self._batch_size = batch_size
         self.position = position
         self.bad = bad
+        self._meter = Meter()
 
     def __iter__(self) -> "TrainBatches":
         return self
 
     def __next__(self) -> tuple[Arrays, DataPosition]:
-        arrays, events = next(self._steps)
-        self.bad.record(events, len(next(iter(arrays.values()))))
+        arrays, report = next(self._steps)
+        rows = len(next(iter(arrays.values())))
+        self.bad.record(report.events, rows)
+        self._meter.add(report, rows)
         self.position = self.position.advance(self._batch_size)
         return arrays, self.position
+
+    def metrics(self) -> dict[str, float]:
+        """Returns figures of this process: times and rates since the last call, bad samples."""
+        return self._meter.take() | self.bad.metrics()
 
     def close(self) -> None:
         """Stops threads and worker processes."""
@@ -113,10 +121,10 @@ def eval_batches(
     source = engine.ExactSource(Assembler(dataset), batch_size, np.split(rows, per_step))
     steps = engine.run(source, per_step, workers=workers, threads=threads)
     try:
-        for arrays, events in steps:
+        for arrays, report in steps:
             if bad is not None:
-                unusable = sum(event.is_bad for event in events)
-                bad.record(events, int(arrays["valid"].sum()) + unusable)
+                unusable = sum(event.is_bad for event in report.events)
+                bad.record(report.events, int(arrays["valid"].sum()) + unusable)
             yield arrays
     finally:
         steps.close()

@@ -14,7 +14,8 @@ import grain
 import numpy as np
 from absl import flags
 
-from unclip_jax.data.assembly import Arrays, Event
+from unclip_jax.data.assembly import Arrays
+from unclip_jax.data.report import Report
 from unclip_jax.data.rows import Rows
 
 MAX_ROWS = 32  # of one element
@@ -82,7 +83,7 @@ class Steps:
     def __iter__(self) -> "Steps":
         return self
 
-    def __next__(self) -> tuple[Arrays, list[Event]]:
+    def __next__(self) -> tuple[Arrays, Report]:
         try:
             parts = [next(self._elements) for _ in range(self._per_step)]
         except Exception:
@@ -90,7 +91,7 @@ class Steps:
             raise
         names = parts[0]["arrays"]
         arrays = {name: np.concatenate([p["arrays"][name] for p in parts]) for name in names}
-        return arrays, [Event(*event) for part in parts for event in part["events"]]
+        return arrays, Report.joined(part["report"] for part in parts)
 
 
 class TrainSource:
@@ -110,8 +111,8 @@ class TrainSource:
         step, group = divmod(int(element), len(self._groups))
         start = self._first + step * self._per_lane
         spans = [(lane, start, self._per_lane) for lane in self._groups[group]]
-        arrays, events = self._assembler.train_rows(self._order, spans)
-        return {"arrays": arrays, "events": [tuple(event) for event in events]}
+        arrays, report = self._assembler.train_rows(self._order, spans)
+        return {"arrays": arrays, "report": report.to_plain()}
 
 
 class ExactSource:
@@ -131,10 +132,10 @@ class ExactSource:
         rows = self._pieces[part]
         samples = step * self._batch_size + rows
         samples = samples[samples < self._size]
-        arrays, events = self._assembler.exact_rows(samples)
+        arrays, report = self._assembler.exact_rows(samples)
         padding = len(rows) - len(samples)
         padded = {
             name: np.concatenate([array, np.zeros((padding, *array.shape[1:]), array.dtype)])
             for name, array in arrays.items()
         }
-        return {"arrays": padded if padding else arrays, "events": [tuple(e) for e in events]}
+        return {"arrays": padded if padding else arrays, "report": report.to_plain()}

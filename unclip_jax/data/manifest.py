@@ -54,7 +54,10 @@ def write_manifest(shards: Sequence[TarShard], index_dir: str | None) -> str | N
         "sha256": digest,
         "shards": listed,
     }
-    write_file(path, json.dumps(content).encode())
+    try:
+        write_file(path, json.dumps(content).encode())
+    except OSError:  # read-only data: the indexes serve alone
+        return None
     return path
 
 

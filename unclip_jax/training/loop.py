@@ -9,7 +9,7 @@ A run therefore restarts from (state, position) as if nothing had happened.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from unclip_jax.progress import progress
@@ -64,11 +64,13 @@ def run_loop(
     writer: MetricWriter,
     start: Progress,
     batch_size: int,
+    loader_metrics: Callable[[], Mapping[str, float]] = dict,
 ) -> tuple[TrainState, bool]:
     """Trains from `state` to the end of the plan.
 
     Args:
       batches: of (batch on the devices, position after it as JSON).
+      loader_metrics: figures of the loader, recorded beside those of the step.
 
     Returns:
       The last state, and whether the plan was completed (False: a signal stopped it). The state
@@ -76,7 +78,7 @@ def run_loop(
     """
     step, position = int(state.step), start.position
     clock = Clock(start.seconds)
-    log = MetricLog(writer, clock, every=plan.log_every, batch_size=batch_size)
+    log = MetricLog(writer, clock, every=plan.log_every, batch_size=batch_size, more=loader_metrics)
 
     def ended() -> bool:
         over = plan.time_limit_seconds is not None and clock.seconds() >= plan.time_limit_seconds

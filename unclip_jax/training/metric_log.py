@@ -1,6 +1,6 @@
 """Metrics are read one step late: after the next step is dispatched, so the device never waits."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -12,8 +12,17 @@ from unclip_jax.training.writers import MetricWriter
 class MetricLog:
     """Holds the newest step's metrics until the next step is on its way."""
 
-    def __init__(self, writer: MetricWriter, clock: Clock, *, every: int, batch_size: int):
-        self._writer, self._clock = writer, clock
+    def __init__(
+        self,
+        writer: MetricWriter,
+        clock: Clock,
+        *,
+        every: int,
+        batch_size: int,
+        more: Callable[[], Mapping[str, float]] = dict,
+    ):
+        """`more` gives figures of what runs beside the steps (the loader) for each record."""
+        self._writer, self._clock, self._more = writer, clock, more
         self._every, self._batch_size = every, batch_size
         self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
         self._steps = 0  # since the last record
@@ -41,6 +50,7 @@ class MetricLog:
         values["examples_per_second"] = self._steps * self._batch_size / length
         values["data_wait_fraction"] = waiting
         values["train_seconds"] = self._clock.seconds()
+        values |= self._more()
         self._steps = 0
         self._writer.scalars(step, values)
         return {"loss": values["loss"]}

@@ -105,6 +105,7 @@ def train(config: RunConfig, stage: Stage, frozen: Any, workdir: pathlib.Path) -
             writer=writer,
             start=start,
             batch_size=config.train.batch_size,
+            loader_metrics=batches.metrics,
         )
     if completed:
         (workdir / "done.json").write_text(json.dumps({"step": int(state.step)}))
