@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "diffusion": {"core"},
     "models": {"core", "diffusion"},
     "data": {"config", "text", "pictures"},
-    "stages": {"models", "diffusion", "core", "config"},
+    "stages": {"models", "diffusion", "parallel", "core", "config"},
     "training": {"stages", "parallel", "core", "data", "config", "pictures"},
     "generation": {"stages", "models", "diffusion", "parallel", "core", "config", "text"},
     "interop": {"models", "stages", "generation", "core", "config"},

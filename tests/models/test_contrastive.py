@@ -16,7 +16,9 @@ from unclip_jax.models.contrastive import (
     clip_loss,
     encode_in_chunks,
     l2_normalize,
+    retrieval_hits,
     ring_clip_loss,
+    ring_retrieval_hits,
     ring_siglip_loss,
     siglip_loss,
 )
@@ -119,6 +121,22 @@ def test_ring_equals_one_device_in_value_and_gradient(axes, kind):
         run(sharded),
         run(single),
     )
+
+
+def test_hits_are_rows_whose_greatest_cosine_is_their_own_and_the_ring_finds_the_same():
+    image, text = embeddings()
+    logits = numpy_logits(image, text, 0.0)
+    wanted = logits.argmax(axis=1) == np.arange(16)
+    assert 0 < wanted.sum() < 16  # both kinds are there
+    np.testing.assert_array_equal(retrieval_hits(image, text), wanted)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    ring = jax.shard_map(
+        lambda *x: ring_retrieval_hits(*x, axis_name="data"),
+        mesh=mesh,
+        in_specs=(P("data"), P("data")),
+        out_specs=P("data"),
+    )
+    np.testing.assert_array_equal(jax.jit(ring)(image, text), wanted)
 
 
 def towers(params, batch):

@@ -14,12 +14,15 @@ from unclip_jax.training.optimizer import learning_rate, make_optimizer
 from unclip_jax.training.state import init_state
 
 PRESETS = {
-    "clip": ("tiny", "emoji", "vit_l14", "vit_h16"),
+    "clip": (
+        *("tiny", "emoji", "karlo", "paper", "vit_b32", "vit_b16", "vit_l14", "vit_l14_336"),
+        *("vit_h14", "vit_h16", "vit_bigg14"),
+    ),
     "prior": ("tiny", "emoji", "karlo", "paper"),
     "decoder": ("tiny", "emoji", "karlo", "paper"),
     "upsampler": ("tiny", "emoji", "karlo", "paper_256", "paper_1024"),
 }
-CLIP_OF = {"tiny": "tiny", "emoji": "emoji", "karlo": "vit_l14", "paper": "vit_h16"}
+CLIP_OF = {"tiny": "tiny", "emoji": "emoji", "karlo": "karlo", "paper": "paper"}
 CASES = [(stage, variant) for stage, variants in PRESETS.items() for variant in variants]
 
 

@@ -10,7 +10,9 @@ import pytest
 
 from unclip_jax import stages
 from unclip_jax.config import load_config
+from unclip_jax.config.schema import Mesh
 from unclip_jax.core import rng
+from unclip_jax.parallel import batch_sharding, make_mesh
 from unclip_jax.stages import features, upsampler
 from unclip_jax.stages.clip import make_clip
 from unclip_jax.stages.conditions import flags
@@ -20,19 +22,19 @@ from unclip_jax.text import tokenize
 ROWS = 6
 
 
-def random_batch(needs, dim=16):
+def random_batch(needs, dim=16, rows=ROWS):
     generator = np.random.default_rng(0)
     batch = {}
     for s in needs.image_sizes:
-        batch[f"image_{s}"] = generator.integers(0, 256, (ROWS, s, s, 3)).astype(np.uint8)
+        batch[f"image_{s}"] = generator.integers(0, 256, (rows, s, s, 3)).astype(np.uint8)
     if needs.context_length:
-        tokens = generator.integers(1, 1000, (ROWS, needs.context_length)).astype(np.int32)
+        tokens = generator.integers(1, 1000, (rows, needs.context_length)).astype(np.int32)
         tokens[:, 0] = 49406
         tokens[:, 5] = 49407
         tokens[:, 6:] = 0
         batch["tokens"] = tokens
     for kind in needs.embeddings:
-        batch[f"{kind}_embedding"] = generator.normal(size=(ROWS, dim)).astype(np.float32)
+        batch[f"{kind}_embedding"] = generator.normal(size=(rows, dim)).astype(np.float32)
     return batch
 
 
@@ -64,6 +66,42 @@ def test_losses_are_per_example_and_finite(name, frozen):
     assert np.all(np.isfinite(losses))
     for values, weights in diagnostics.values():
         assert values.shape == weights.shape == (ROWS,)
+
+
+def test_how_a_clip_batch_is_computed_changes_no_loss_and_no_gradient():
+    """All at once, against towers in chunks and embeddings round a ring of 4 devices."""
+    small = {"model.vision_layers": "1", "model.text_layers": "1", "model.loss": "sigmoid"}
+    plain = load_config("clip:tiny", small)
+    spread = load_config(
+        "clip:tiny", small | {"model.tower_chunks": "2", "model.ring_loss": "true"}
+    )
+    params = jax.jit(stages.build(plain).init)(jax.random.key(0))
+    batch = random_batch(stages.build(plain).needs, rows=8)
+    keys = rng.example_keys(jax.random.key(0), "train", 0, 8)
+    mesh = make_mesh(Mesh(data=2, fsdp=2), jax.devices()[:4])
+
+    def run(config):
+        stage = stages.build(config)
+
+        def mean(params, batch):
+            losses, diagnostics = stage.loss(params, {}, batch, keys)
+            weights = jnp.linspace(0.5, 1.5, 8)
+            return jnp.mean(weights * losses), (losses, diagnostics["accuracy"][0])
+
+        return jax.jit(jax.value_and_grad(mean, has_aux=True))(
+            params, jax.device_put(batch, batch_sharding(mesh))
+        )
+
+    with jax.set_mesh(mesh):
+        a, b = run(plain), run(spread)
+        text = jax.jit(stages.build(spread).loss).lower(params, {}, batch, keys).as_text()
+    assert "collective_permute" in text
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-4, atol=2e-6), a, b)
+
+
+def test_a_clip_keeps_its_logit_scale_in_range():
+    stage = stages.build(load_config("clip:tiny"))
+    assert float(stage.constrain({"logit_scale": jnp.asarray(9.0)})["logit_scale"]) <= np.log(100.1)
 
 
 @pytest.mark.parametrize("name", ["prior", "decoder", "upsampler"])

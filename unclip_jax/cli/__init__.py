@@ -27,6 +27,7 @@ COMMANDS = {
     "data digest": ("data_digest", "print digests of a data set and of its batches"),
     "embed": ("embed", "store CLIP image embeddings beside shards"),
     "train": ("train", "train one stage, or resume it"),
+    "import clip": ("import_clip", "make a bundle of a CLIP trained elsewhere"),
     "export": ("export", "make a bundle of trained stages"),
     "sample": ("sample", "draw pictures from prompts"),
     "eval": ("evaluate", "measure how well pictures follow their prompts"),

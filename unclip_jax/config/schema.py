@@ -26,9 +26,15 @@ class ClipModel:
     text_layers: int
     text_heads: int
     embedding_dim: int
+    vision_mlp_dim: int | None = None  # None: four times the width
+    text_mlp_dim: int | None = None
     context_length: int = 77
     activation: Activation = "gelu"
+    scan_layers: bool = False
+    remat: str = "none"
     loss: Literal["softmax", "sigmoid"] = "softmax"
+    ring_loss: bool = False  # devices pass embeddings on; none holds all pairs' logits
+    tower_chunks: int = 1  # parts of a batch that the towers see one after the other (GradCache)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,12 +23,12 @@ Gao et al. 2021 (GradCache), arXiv 2101.06983.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from unclip_jax.errors import UserError
 
@@ -45,7 +45,7 @@ def l2_normalize(z: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
     return z * jax.lax.rsqrt(jnp.maximum(squared, _SMALLEST_NORM**2))
 
 
-def clamp_logit_scale(params: dict[str, Any]) -> dict[str, Any]:
+def clamp_logit_scale(params: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of a `Clip` with logit_scale at most ln 100, to be taken after each update."""
     return {**params, "logit_scale": jnp.minimum(params["logit_scale"], MAX_LOGIT_SCALE)}
 
@@ -123,6 +123,26 @@ def ring_siglip_loss(
     return total - _own_logits(image, text, logit_scale) - logit_bias
 
 
+def retrieval_hits(image: Float[Array, "b d"], text: Float[Array, "b d"]) -> Bool[Array, " b"]:
+    """Whether each image is nearer to its own text than to any other one."""
+    image, text = l2_normalize(image), l2_normalize(text)
+    return _others_best(image, text) < jnp.sum(image * text, axis=-1)
+
+
+def ring_retrieval_hits(
+    image: Float[Array, "b d"], text: Float[Array, "b d"], *, axis_name: AxisName
+) -> Bool[Array, " b"]:
+    """`retrieval_hits` inside `shard_map`, against the texts of the whole axis."""
+    image, text = l2_normalize(image), l2_normalize(text)
+
+    def best(block: Array) -> Array:
+        return jnp.max(_cosines(image, block), axis=1)
+
+    start = _others_best(image, text)
+    others = _around_the_ring(best, jnp.maximum, text, axis_name, start=start)
+    return others < jnp.sum(image * text, axis=-1)
+
+
 def encode_in_chunks(encode: Callable[[Any], Any], batch: Any, chunks: int) -> Any:
     """encode(batch), computed `chunks` parts after each other in both directions.
 
@@ -152,10 +172,19 @@ def _inverse_temperature(logit_scale: Array) -> Array:
 
 
 def _logits(left: Array, right: Array, logit_scale: Array) -> Array:
-    # Up to 100 times a cosine: the fast products of accelerators (8 or 10 bits) would round a
-    # logit by about 0.2, and the towers cost a thousand times more than this product.
-    cosines = jnp.matmul(left, right.T, precision=jax.lax.Precision.HIGHEST)
-    return _inverse_temperature(logit_scale) * cosines
+    return _inverse_temperature(logit_scale) * _cosines(left, right)
+
+
+def _cosines(left: Array, right: Array) -> Array:
+    # Multiplied by up to 100 to become logits: the fast products of accelerators (8 or 10 bits)
+    # would round one by about 0.2, and the towers cost a thousand times more than this product.
+    return jnp.matmul(left, right.T, precision=jax.lax.Precision.HIGHEST)
+
+
+def _others_best(image: Array, text: Array) -> Array:
+    cosines = _cosines(image, text)
+    own = jnp.eye(len(cosines), dtype=bool)
+    return jnp.max(jnp.where(own, -jnp.inf, cosines), axis=1)
 
 
 def _own_logits(left: Array, right: Array, logit_scale: Array) -> Array:
@@ -167,10 +196,12 @@ def _around_the_ring(
     combine: Callable[[Array, Array], Array],
     block: Array,
     axis_name: AxisName,
+    start: Array | None = None,
 ) -> Array:
     """Combines contribution(block) over the blocks of all devices.
 
-    The backward pass keeps the blocks and recomputes their logits.
+    `start` stands in for the contribution of a device's own block. The backward pass keeps the
+    blocks and recomputes their logits.
     """
     contribution = jax.checkpoint(contribution)
     devices = jax.lax.axis_size(axis_name)
@@ -181,5 +212,5 @@ def _around_the_ring(
         block = jax.lax.ppermute(block, axis_name, to_next)
         return (combine(total, contribution(block)), block), None
 
-    start = (contribution(block), block)
-    return jax.lax.scan(step, start, None, length=devices - 1)[0][0]
+    first = contribution(block) if start is None else start
+    return jax.lax.scan(step, (first, block), None, length=devices - 1)[0][0]

@@ -1,12 +1,32 @@
-"""Stage `clip`: the contrastive pair of towers whose embeddings everything else is built on."""
+"""Stage `clip`: the contrastive pair of towers whose embeddings everything else is built on.
 
+Every pair of a batch is a negative of every other, however the batch lies: `tower_chunks` saves the
+memory of activations, `ring_loss` that of the logits, and neither changes the loss.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Bool, Float, Key
 
 from unclip_jax.config.needs import BatchNeeds
 from unclip_jax.config.schema import ClipModel, RunConfig
 from unclip_jax.core import images, precision
-from unclip_jax.models import Clip, clip_loss, siglip_loss
+from unclip_jax.models import (
+    Clip,
+    clamp_logit_scale,
+    clip_loss,
+    encode_in_chunks,
+    retrieval_hits,
+    ring_clip_loss,
+    ring_retrieval_hits,
+    ring_siglip_loss,
+    siglip_loss,
+)
+from unclip_jax.parallel import BATCH_AXES
 from unclip_jax.stages.stage import Batch, Diagnostics, Params, Stage
 
 SIGLIP_SCALE, SIGLIP_BIAS = 2.302585, -10.0  # ln 10 and b of arXiv 2303.15343
@@ -26,8 +46,12 @@ def make_clip(model: ClipModel, compute: str) -> Clip:
         text_layers=model.text_layers,
         text_heads=model.text_heads,
         embedding_dim=model.embedding_dim,
+        vision_mlp_dim=model.vision_mlp_dim,
+        text_mlp_dim=model.text_mlp_dim,
         context_length=model.context_length,
         activation=model.activation,
+        scan_layers=model.scan_layers,
+        remat=model.remat,
         dtype=precision.compute_dtype(compute),
         **(start if sigmoid else {}),
     )
@@ -48,25 +72,49 @@ def build(config: RunConfig, model: ClipModel) -> Stage:
         params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
     ) -> tuple[Float[Array, " b"], Diagnostics]:
         del frozen, keys  # nothing is frozen, nothing is drawn
-        pictures = images.to_float(batch[field])
-        image, text, scale, bias = clip.apply({"params": params}, pictures, batch["tokens"])
-        if model.loss == "sigmoid":
-            losses = siglip_loss(image, text, scale, bias)
+
+        def encode(part: Batch) -> tuple[Array, Array]:
+            pictures = images.to_float(part[field])
+            return clip.apply({"params": params}, pictures, part["tokens"])[:2]
+
+        inputs = {name: batch[name] for name in (field, "tokens")}
+        if model.tower_chunks == 1:
+            image, text = encode(inputs)
         else:
-            losses = clip_loss(image, text, scale)
+            image, text = encode_in_chunks(encode, inputs, model.tower_chunks)
+        losses, hits = contrast(model, image, text, params)
         ones = jnp.ones_like(losses)
-        hits = jnp.argmax(_normalised(image) @ _normalised(text).T, axis=1) == jnp.arange(
-            len(image)
-        )
         diagnostics = {
             "accuracy": (hits.astype(jnp.float32), ones),
-            "logit_scale": (jnp.broadcast_to(jnp.exp(scale), losses.shape), ones),
+            "logit_scale": (jnp.broadcast_to(jnp.exp(params["logit_scale"]), losses.shape), ones),
         }
         return losses, diagnostics
 
     needs = BatchNeeds(image_sizes=(model.image_size,), context_length=model.context_length)
-    return Stage("clip", needs, init, loss)
+    return Stage("clip", needs, init, loss, constrain=clamp_logit_scale)
 
 
-def _normalised(z: Float[Array, "b d"]) -> Float[Array, "b d"]:
-    return z / jnp.linalg.norm(z, axis=-1, keepdims=True)
+def contrast(
+    model: ClipModel, image: Float[Array, "b d"], text: Float[Array, "b d"], params: Params
+) -> tuple[Float[Array, " b"], Bool[Array, " b"]]:
+    """(loss of each pair, whether the image finds its text), by the configured loss and form."""
+    scalars = [params["logit_scale"]]
+    whole, ring = clip_loss, ring_clip_loss
+    if model.loss == "sigmoid":
+        whole, ring = siglip_loss, ring_siglip_loss  # type: ignore[assignment]
+        scalars.append(params["logit_bias"])
+    axes = tuple(a for a in BATCH_AXES if a in jax.sharding.get_abstract_mesh().axis_names)
+    if not (model.ring_loss and axes):  # without a mesh there is one device and no ring
+        return whole(image, text, *scalars), retrieval_hits(image, text)
+
+    def around(image: Array, text: Array, *scalars: Any) -> tuple[Array, Array]:
+        hits = partial(ring_retrieval_hits, axis_name=axes)
+        return ring(image, text, *scalars, axis_name=axes), hits(image, text)
+
+    part = PartitionSpec(axes)
+    return jax.shard_map(
+        around,
+        in_specs=(part, part, *(PartitionSpec() for _ in scalars)),
+        out_specs=(part, part),
+        axis_names=set(axes),
+    )(image, text, *scalars)

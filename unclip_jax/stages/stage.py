@@ -21,6 +21,7 @@ Batch = Mapping[str, Array]
 Diagnostics = dict[str, tuple[Float[Array, " b"], Float[Array, " b"]]]
 Loss = Callable[[Params, Params, Batch, Key[Array, " b"]], tuple[Float[Array, " b"], Diagnostics]]
 Init = Callable[[Key[Array, ""]], Params]
+Constrain = Callable[[Params], Params]
 Preview = Callable[[Params, Params, Batch, Key[Array, " b"]], dict[str, Array]]
 
 
@@ -35,6 +36,7 @@ class Stage:
       loss: see the module.
       preview: (params, frozen, batch, keys) -> {column label: images [B, H, W, 3] in [-1, 1]};
         None for stages that draw nothing.
+      constrain: parameters after an update -> parameters in their allowed range; None if all are.
     """
 
     name: str
@@ -42,3 +44,4 @@ class Stage:
     init: Init
     loss: Loss
     preview: Preview | None = None
+    constrain: Constrain | None = None

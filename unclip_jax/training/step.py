@@ -46,6 +46,8 @@ def make_train_step(
         (loss, diagnostics), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        if stage.constrain is not None:
+            params = stage.constrain(params)
         decay = ema.decay_at(state.step, ema_decay)
         metrics = {
             "loss": loss,
