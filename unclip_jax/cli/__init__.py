@@ -31,6 +31,12 @@ COMMANDS = {
     "export": ("export", "make a bundle of trained stages"),
     "sample": ("sample", "draw pictures from prompts"),
     "eval": ("evaluate", "measure how well pictures follow their prompts"),
+    "launch": ("launch", "start a run anywhere and look after it"),
+    "launch status": ("launch_status", "show launched runs"),
+    "launch logs": ("launch_logs", "print the logs of a launched run"),
+    "launch stop": ("launch_stop", "stop a launched run"),
+    "launch attach": ("launch_attach", "look after a run whose launcher was killed"),
+    "launch gc": ("launch_gc", "clear away what runs that are over left behind"),
     "inspect config": ("inspect_config", "print a resolved config"),
 }
 EXIT_USER_ERROR = 2

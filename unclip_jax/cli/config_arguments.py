@@ -25,9 +25,10 @@ def config_from(args: argparse.Namespace) -> RunConfig:
 
 
 def split_overrides(argv: list[str]) -> tuple[list[str], dict[str, str]]:
-    """(the other arguments, {dotted path: text}) of a command line."""
+    """(the other arguments, {dotted path: text}) of a command line; after `--` nothing is taken."""
+    end = argv.index("--") if "--" in argv else len(argv)
     rest, overrides, waiting = [], {}, None
-    for argument in argv:
+    for argument in argv[:end]:
         if waiting is not None:
             overrides[waiting], waiting = argument, None
         elif argument.startswith(_PREFIX):
@@ -40,4 +41,4 @@ def split_overrides(argv: list[str]) -> tuple[list[str], dict[str, str]]:
             rest.append(argument)
     if waiting is not None:
         raise UserError(f"{_PREFIX}{waiting}: needs a value, as in {_PREFIX}{waiting}=1")
-    return rest, overrides
+    return rest + argv[end:], overrides

@@ -21,7 +21,7 @@ import time
 from unclip_jax.cli.demo_steps import Step, steps
 from unclip_jax.cli.demo_summary import write_summary
 from unclip_jax.errors import UserError
-from unclip_jax.launch import local
+from unclip_jax.launch import child
 
 DEFAULT_MINUTES = 17.0
 QUICK_MINUTES = 1.0
@@ -88,7 +88,7 @@ def _run(step: Step) -> int:
         return 0
     print(f"   unclip {shlex.join(step.arguments)}", flush=True)
     began = time.monotonic()
-    code = local.run([sys.executable, "-m", "unclip_jax", *step.arguments])
+    code = child.run([sys.executable, "-m", "unclip_jax", *step.arguments])
     if code == 0:
         print(f"   {time.monotonic() - began:.0f} s", flush=True)
         step.product.touch()

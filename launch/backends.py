@@ -1,0 +1,71 @@
+"""The backends, by name. A new one is one module and one line here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import commands, dry_run, scheduled
+from .attempt import Show
+from .exits import ExitClass
+from .hosts import HostLost
+from .place import GivenHosts, Local, Place
+from .record import Record
+from .spec import RunSpec
+from .supervisor import supervise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """How runs of one backend are checked, shown, looked after and cleared away.
+
+    Attributes:
+      plan: exactly what will be run, sent or applied.
+      supervise: looks after a run until it is over.
+      place: of its hosts, where we start processes ourselves.
+      scheduler: of its jobs, where something else does.
+      remote: whether processes see another file system than the launcher.
+      installs: whether the launcher makes a Python environment there.
+      group: its own settings in the spec.
+    """
+
+    plan: Callable[[RunSpec, bytes], str]
+    place: Callable[[RunSpec], Place] | None = None
+    scheduler: Callable[[RunSpec], scheduled.Scheduler] | None = None
+    check: Callable[[RunSpec], None] = lambda spec: None
+    remote: bool = True
+    installs: bool = True
+    extras: str = ""
+    group: str = ""
+
+    async def supervise(self, record: Record, show: Show) -> ExitClass:
+        """Looks after a run until it is over, and gives back what was provisioned."""
+        spec = record.spec
+        if self.scheduler is not None:
+            return await scheduled.supervise(record, self.scheduler(spec), show)
+        assert self.place is not None
+        place = self.place(spec)
+        kind = await supervise(record, place, show)
+        await place.release(record, show)
+        return kind
+
+    async def clear(self, record: Record, show: Show) -> list[str]:
+        """Removes what a run that is over left where it ran; returns what could not be removed."""
+        if self.place is None:
+            return []
+        place = self.place(record.spec)
+        await place.release(record, show)
+        failures = []
+        for host in record.state.hosts:
+            connection = place.connect(host)
+            try:
+                await connection.run(commands.remove(record.spec, host).argv)
+            except HostLost as lost:
+                failures.append(str(lost))
+            finally:
+                await connection.close()
+        return failures
+
+
+BACKENDS = {
+    "local": Backend(plan=dry_run.on_hosts, place=lambda spec: Local(), remote=False),
+    "ssh": Backend(plan=dry_run.on_hosts, place=GivenHosts),
+}
