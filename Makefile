@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ORACLES ?= .venv-oracles
 
-.PHONY: help demo test test-current check golden docs oracles clean
+.PHONY: launch-tests help demo test test-current check golden docs oracles clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -37,6 +37,11 @@ golden: $(BIN)/.installed ## write the golden files anew; review their diff
 
 docs: $(BIN)/.installed ## run the commands and examples that the documentation shows
 	$(BIN)/python -m pytest tests/docs
+
+launch-tests: $(BIN)/.installed ## start runs on hosts of namespaces, on SLURM, against fake clouds; needs root
+	apt-get install -qq -y --no-install-recommends openssh-server iproute2
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[ssh,test]'
+	$(BIN)/python -m pytest -m launch tests/launch
 
 oracles: $(ORACLES)/.installed ## compare with torch, diffusers, transformers and open_clip
 	$(ORACLES)/bin/python -m pytest tests/oracles

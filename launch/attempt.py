@@ -9,7 +9,8 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 from . import commands
 from .exits import Exit, ExitClass, Verdict, judge
@@ -20,6 +21,7 @@ from .spec import Host, RunSpec
 Show = Callable[[str], None]
 TAIL_LINES = 20
 _POLL_SECONDS = 0.2
+_SILENCE_SECONDS = 8.0  # agents beat every second
 
 
 class Attempt:
@@ -148,12 +150,18 @@ class Attempt:
         delay = 0.5
         while True:
             try:
-                async for message in self._messages(process):
+                messages = self._messages(process)
+                while True:
+                    message = await asyncio.wait_for(anext(messages), _SILENCE_SECONDS)
                     heard, delay = time.monotonic(), 0.5
                     if "code" in message:
                         self.ends.append(Exit(process, message["code"], message["reason"]))
                         return
+            except StopAsyncIteration:
                 lost = HostLost("the channel closed")
+            except TimeoutError:
+                lost = HostLost(f"nothing heard for {_SILENCE_SECONDS:g} s")
+                await self._connection(process).close()
             except HostLost as error:
                 lost = error
             if time.monotonic() - heard > self.spec.limits.lost_seconds:
@@ -162,7 +170,7 @@ class Attempt:
             await asyncio.sleep(delay)
             delay = min(2 * delay, 5.0)
 
-    async def _messages(self, process: int):
+    async def _messages(self, process: int) -> AsyncIterator[dict[str, Any]]:
         """What the agent says of a process; log lines are written and shown on the way."""
         path = self.record.log(self.number, process)
         path.parent.mkdir(parents=True, exist_ok=True)

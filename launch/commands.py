@@ -36,9 +36,14 @@ def host_of(spec: RunSpec, hosts: tuple[Host, ...], process: int) -> Host:
     return hosts[process * len(hosts) // spec.processes]
 
 
+def run_folder(spec: RunSpec) -> str:
+    """What a run keeps on a host, besides its workdir."""
+    return f"{spec.root}/runs/{spec.name}-{spec.id}"
+
+
 def process_folder(spec: RunSpec, attempt: int, process: int) -> str:
     """The folder of one process of one attempt, on its host."""
-    return f"{spec.root}/runs/{spec.name}/{attempt:03d}/{process:03d}"
+    return f"{run_folder(spec)}/{attempt:03d}/{process:03d}"
 
 
 def coordinator(spec: RunSpec, hosts: tuple[Host, ...], attempt: int) -> str:
@@ -46,7 +51,7 @@ def coordinator(spec: RunSpec, hosts: tuple[Host, ...], attempt: int) -> str:
 
     The port is another one for each run and attempt, below those that Linux gives out by itself.
     """
-    digest = hashlib.sha256(f"{spec.name} {attempt}".encode()).digest()
+    digest = hashlib.sha256(f"{spec.name} {spec.id} {attempt}".encode()).digest()
     return f"{hosts[0].address}:{20000 + int.from_bytes(digest[:4], 'big') % 10000}"
 
 
@@ -129,7 +134,7 @@ def prepare(spec: RunSpec, host: Host, packed: bytes) -> list[Command]:
 
 def remove(spec: RunSpec, host: Host) -> Command:
     """Removes what a run left on a host; code and environments are shared and stay."""
-    return Command(host, "remove its folder", ("rm", "-rf", f"{spec.root}/runs/{spec.name}"))
+    return Command(host, "remove its folder", ("rm", "-rf", run_folder(spec)))
 
 
 def code_folder(spec: RunSpec) -> str:

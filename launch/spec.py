@@ -126,6 +126,7 @@ class RunSpec:
     """One run.
 
     Attributes:
+      id: given when the run is recorded, so that runs of one name never meet on a host.
       command: the argument list of every process.
       workdir: of the run, as its processes see it; "" if the command has none.
       processes: how many; each host gets as many as the next.
@@ -138,6 +139,7 @@ class RunSpec:
     """
 
     name: str
+    id: str = "new"
     backend: BackendName
     command: tuple[str, ...]
     workdir: str = ""

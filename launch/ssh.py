@@ -61,9 +61,9 @@ class SshConnection:
             raise await self._lost(error) from None
 
     async def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connection, also one that has gone dead."""
         if self._connection is not None:
-            self._connection.close()
+            self._connection.abort()
             self._connection = None
 
     async def _connect(self) -> Any:

@@ -1,4 +1,4 @@
-"""Start a run here, on hosts with SSH, on SLURM, on Cloud TPUs or on Kubernetes, and look after it.
+"""Start a run here or on hosts with SSH, and look after it.
 
 Processes are started together, their logs are merged, and an attempt that ends is started again
 according to how it ended. Ctrl-C stops the run (state saved); a launcher that was killed goes on
@@ -9,13 +9,13 @@ Example:
   unclip launch --on local --processes 2 --config prior:emoji --workdir runs/prior
   unclip launch --on ssh --hosts hosts.txt --config prior:paper \
     --workdir gs://bucket/prior --dry-run
-  unclip launch --on slurm --name prior --option slurm.partition=gpu --option slurm.time=24:00:00 \
-    --config prior:paper --workdir /shared/runs/prior --dry-run
   unclip launch --on local --name samples -- unclip sample --bundle bundle --prompt x --out samples
 """
 
 import argparse
 import asyncio
+import dataclasses
+import secrets
 
 from unclip_jax.cli.launch_arguments import (
     ANY_LINE,
@@ -77,13 +77,13 @@ def _begin(record: Record, spec: RunSpec, packed: bytes) -> None:
     """Records a new run, goes on with an unfinished one, or starts one that is over again."""
     state = record.state
     if record.exists and state.phase != "over":
-        if record.spec != spec:
+        if record.spec != dataclasses.replace(spec, id=record.spec.id):
             raise UserError(
                 f"{record.name} is under way with other settings: `unclip launch attach "
                 f"{record.name}` goes on with it, `unclip launch stop {record.name}` ends it"
             )
         return
-    record.create(spec, packed)
+    record.create(dataclasses.replace(spec, id=secrets.token_hex(4)), packed)
     if state.phase == "over":
         record.clear_stop()
         record.change(phase="new", attempt=state.attempt + 1, past=(), result="", text="", job="")

@@ -42,6 +42,7 @@ def add_place_arguments(parser: argparse.ArgumentParser) -> None:
     add("--hosts", type=pathlib.Path, metavar="FILE", help="of ssh: [user@]host[:port] per line")
     add("--known-hosts", default="", metavar="FILE", help="host keys (default: ssh's own file)")
     add("--identity", default="", metavar="FILE", help="private key (default: ssh's own)")
+    add("--root", default="unclip", metavar="DIR", help="of ours on hosts (default: ~/unclip)")
     add("--python", metavar="PATH", help="an interpreter on the hosts that has unclip_jax")
     add("--code", metavar="DIR", help="git repository to push (default: this one), or none")
     add("--env", action="append", default=[], metavar="NAME=VALUE", help="for every process")
@@ -93,7 +94,7 @@ def spec_from(
         "hosts": to_plain(hosts),
         "known_hosts": args.known_hosts,
         "identity": args.identity,
-        "root": "unclip" if backend.remote else str(home / name / "host"),
+        "root": args.root if backend.remote else str(home / name / "host"),
         "cwd": "" if backend.remote else os.getcwd(),
         "host_python": "python3" if backend.remote else sys.executable,
         "code": to_plain(code),
@@ -155,7 +156,7 @@ def _code_and_python(
     pins = "constraints.txt" if (folder / "constraints.txt").is_file() else ""
     lock = code_module.lock_of(folder, "python3", extras)
     install = Install(extras=extras, pins=pins, lock=lock)
-    return code, packed, install, f"unclip/venvs/{lock}/bin/python"
+    return code, packed, install, f"{args.root}/venvs/{lock}/bin/python"
 
 
 def _with_options(values: dict[str, Any], options: Sequence[str]) -> Mapping[str, Any]:
