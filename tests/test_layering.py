@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "generation": {"stages", "models", "diffusion", "parallel", "core", "config", "text"},
     "interop": {"models", "stages", "generation", "core", "config"},
     "evaluation": {"generation", "data", "models", "core"},
+    "preflight": {"training", "stages", "parallel", "core", "config"},
     "launch": {"config"},
     "configs": {"config"},
 }
@@ -36,7 +37,7 @@ RESERVED = {
     "grain": {"data"},
     "jax": {
         *("core", "parallel", "diffusion", "models", "stages", "training", "generation"),
-        *("interop", "evaluation"),
+        *("interop", "evaluation", "preflight"),
     },
     "torch": {"interop"},
 }

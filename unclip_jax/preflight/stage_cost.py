@@ -1,0 +1,93 @@
+"""What training one example of a stage costs: FLOPs, and the bytes that its backward pass keeps.
+
+Activations are the residuals of `jax.vjp` of the loss under the model's own remat policy: every
+array that the forward pass hands to the backward pass and that depends on the batch. It is an upper
+bound for what a compiled step keeps: XLA recomputes cheap ones (casts, shifts) inside its fusions.
+Copies of weights in the compute dtype are counted apart, since they do not grow with the batch.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax.extend.core import Literal
+
+from unclip_jax.core import rng, trees
+from unclip_jax.preflight.flops import Flops, count_flops
+from unclip_jax.preflight.jaxprs import walk
+from unclip_jax.stages.stage import Stage
+
+
+@dataclasses.dataclass(frozen=True)
+class StageCost:
+    """Cost of a stage.
+
+    Attributes:
+      parameters: numbers that are trained.
+      parameter_bytes: of one copy of them.
+      flops: of one example.
+      activation_bytes: kept for the backward pass, of one example, at most.
+      weight_copy_bytes: kept for the backward pass whatever the batch, at most.
+    """
+
+    parameters: int
+    parameter_bytes: int
+    flops: Flops
+    activation_bytes: float
+    weight_copy_bytes: int
+
+
+def stage_cost(stage: Stage, frozen: Any, batch: Any) -> StageCost:
+    """The cost of a stage on a batch; nothing is computed.
+
+    Args:
+      frozen, batch: what `stage.loss` takes, arrays or their shapes.
+    """
+    params = jax.eval_shape(stage.init, jax.random.key(0))
+    activations, copies = _residual_bytes(stage, params, frozen, batch)
+    return StageCost(
+        parameters=trees.count(params),
+        parameter_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)),
+        flops=stage_flops(stage, frozen, batch),
+        activation_bytes=activations / _rows(batch),
+        weight_copy_bytes=copies,
+    )
+
+
+def stage_flops(stage: Stage, frozen: Any, batch: Any) -> Flops:
+    """FLOPs of one example of the batch, forward; `.train` is a training step's share."""
+    params = jax.eval_shape(stage.init, jax.random.key(0))
+
+    def loss(params: Any, frozen: Any, batch: Any, keys: Any) -> Any:
+        return stage.loss(params, frozen, batch, keys)[0]
+
+    return count_flops(loss, params, frozen, batch, _keys(batch)).per(_rows(batch))
+
+
+def _residual_bytes(stage: Stage, params: Any, frozen: Any, batch: Any) -> tuple[int, int]:
+    """Bytes of residuals that depend on the batch or its random draws, and of all others."""
+
+    def residuals(batch: Any, keys: Any, params: Any, frozen: Any) -> list[Any]:
+        _, pullback = jax.vjp(lambda p: stage.loss(p, frozen, batch, keys)[0], params)
+        return jax.tree.leaves(pullback)
+
+    jaxpr = jax.make_jaxpr(residuals)(batch, _keys(batch), params, frozen).jaxpr
+    of_batch = len(jax.tree.leaves(batch)) + 1
+    marks = walk(jaxpr, [i < of_batch for i in range(len(jaxpr.invars))], lambda *_: None)
+    arguments = set(jaxpr.invars)
+    kept = {
+        var: marked
+        for var, marked in zip(jaxpr.outvars, marks, strict=True)
+        if not isinstance(var, Literal) and var not in arguments
+    }
+    sizes = {var: var.aval.size * var.aval.dtype.itemsize for var in kept}
+    activations = sum(size for var, size in sizes.items() if kept[var])
+    return activations, sum(sizes.values()) - activations
+
+
+def _keys(batch: Any) -> Any:
+    return jax.eval_shape(lambda: rng.example_keys(jax.random.key(0), "train", 0, _rows(batch)))
+
+
+def _rows(batch: Any) -> int:
+    return jax.tree.leaves(batch)[0].shape[0]
