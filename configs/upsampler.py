@@ -118,6 +118,7 @@ def _paper_1024() -> ml_collections.ConfigDict:
         "multipliers": (1, 1, 2, 2, 4, 4),
         "depth": 2,
         "scale_shift": True,
+        "corruption": "bsr",
     }
     config.sampling = {"sampler": "ddim", "steps": 15}
     config.train = {

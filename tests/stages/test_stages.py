@@ -16,6 +16,7 @@ from unclip_jax.parallel import batch_sharding, make_mesh
 from unclip_jax.stages import features, upsampler
 from unclip_jax.stages.clip import make_clip
 from unclip_jax.stages.conditions import flags
+from unclip_jax.stages.degradation import shrink
 from unclip_jax.stages.features import cut
 from unclip_jax.text import tokenize
 
@@ -148,24 +149,23 @@ def test_stored_embeddings_give_the_loss_of_computed_ones(frozen):
     )
 
 
-def test_crops_are_the_same_window_of_both_sizes():
-    model = dataclasses.replace(load_config("upsampler:tiny").model, blur_probability=0.0)
+def test_crops_begin_and_end_on_pixels_of_the_small_picture():
+    model = dataclasses.replace(load_config("upsampler:tiny").model, corruption="none")
     high = jax.random.uniform(jax.random.key(0), (8, 16, 16, 3))
-    low = upsampler.shrink(high, 8)
     keys = rng.example_keys(jax.random.key(0), "train", 0, 8)
-    high_crop, low_crop = upsampler.crop(model, high, low, keys)
-    assert high_crop.shape == (8, 8, 8, 3)
-    np.testing.assert_allclose(upsampler.shrink(high_crop, 4), low_crop, atol=1e-6)
-
-
-def test_blur_is_a_gaussian_of_three_taps():
-    picture = jnp.zeros((1, 7, 7, 1)).at[0, 3, 3, 0].set(1.0)
-    blurred = upsampler.blur(picture, 0.6)[0, :, :, 0]
-    taps = np.exp(-0.5 * np.array([-1.0, 0, 1]) ** 2 / 0.36)
-    kernel = np.outer(taps, taps) / taps.sum() ** 2
-    np.testing.assert_allclose(blurred[2:5, 2:5], kernel, rtol=1e-6)
-    assert abs(float(blurred.sum()) - 1) < 1e-6
-    np.testing.assert_allclose(upsampler.blur(jnp.ones((1, 4, 4, 3)), 0.6), 1.0, rtol=1e-6)
+    crops = upsampler.crop(model, high, keys)
+    assert crops.shape == (8, 8, 8, 3)
+    small, whole = upsampler.corrupt(model, crops, keys), shrink(high, 8)
+    windows = {
+        (row, column): whole[:, row : row + 4, column : column + 4]
+        for row in range(5)
+        for column in range(5)
+    }
+    found = [
+        next(at for at, window in windows.items() if np.allclose(window[i], small[i], atol=1e-6))
+        for i in range(8)
+    ]
+    assert len(set(found)) > 3
 
 
 def test_long_texts_are_cut_for_clip_as_the_tokenizer_cuts():

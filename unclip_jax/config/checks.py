@@ -146,6 +146,18 @@ def _upsampler_sizes(c: RunConfig) -> str | None:
     return None
 
 
+def _noise_augmentation(c: RunConfig) -> str | None:
+    most = getattr(c.model, "noise_augmentation", 0.0)
+    if not 0 <= most < 1:
+        return f"config.model.noise_augmentation: must be in [0, 1), got {most}"
+    if not 0 <= c.sampling.low_noise <= most:
+        return (
+            f"config.sampling.low_noise={c.sampling.low_noise} must be between 0 and "
+            f"config.model.noise_augmentation={most}: the network knows no other levels"
+        )
+    return None
+
+
 def _frozen_clip(c: RunConfig) -> str | None:
     if c.stage in ("prior", "decoder") and not c.clip.path:
         return (
@@ -179,6 +191,7 @@ RULES: tuple[Callable[[RunConfig], str | None], ...] = (
     _pyramid,
     _attention_resolutions,
     _upsampler_sizes,
+    _noise_augmentation,
     _frozen_clip,
     _probabilities,
     _learned_variance,

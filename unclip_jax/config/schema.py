@@ -96,8 +96,10 @@ class UpsamplerModel:
     space_to_depth: int = 1
     remat: str = "none"
     crop_fraction: float = 0.25  # side of the training crop / image_size
+    corruption: Literal["none", "blur", "bsr"] = "blur"  # of the small picture in training
     blur_probability: float = 0.5
     blur_sigma: float = 0.6
+    noise_augmentation: float = 0.0  # largest part of the forward process put on it; 0 is none
 
 
 ModelConfig = ClipModel | PriorModel | DecoderModel | UpsamplerModel
@@ -133,6 +135,7 @@ class Sampling:
     guidance_scale: float = 1.0
     eta: float = 0.0  # of DDIM: 0 is deterministic, 1 has the variance of DDPM
     clip_range: float | None = 1.0  # bound on the predicted x0; None leaves it free
+    low_noise: float = 0.0  # of an upsampler with noise_augmentation: put on the small picture
     candidates: int = 1  # of the prior: the one nearest to the text embedding is kept
 
 

@@ -1,18 +1,22 @@
 """Stage `upsampler`: sharper pictures from small ones (paper, section 2.1, last paragraph).
 
 It sees no caption and has no attention, so it is trained on crops (a quarter of the side in the
-paper) and applied to whole pictures. The small picture is the large one averaged over blocks, then
-blurred in half of the examples: what a decoder makes is never as crisp as a real thumbnail.
+paper) and applied to whole pictures. The small picture is the crop averaged over blocks, and made
+worse: what a decoder draws is never as crisp as a real thumbnail (`degradation.py`). With
+`noise_augmentation` it is noised too, by a drawn part of the forward process, and the network is
+told how much (conditioning augmentation, Ho et al. 2021, arXiv 2106.15282, section 4).
 """
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from unclip_jax.config.needs import BatchNeeds
 from unclip_jax.config.schema import RunConfig, Sampling, UpsamplerModel
 from unclip_jax.core import images, precision, rng
+from unclip_jax.diffusion import GaussianProcess, make_schedule
 from unclip_jax.models import UNet, Upsampler
+from unclip_jax.stages import degradation
 from unclip_jax.stages.objective import diffusion_loss
 from unclip_jax.stages.sampling import Conditions, draw
 from unclip_jax.stages.stage import Batch, Diagnostics, Params, Stage
@@ -32,7 +36,8 @@ def make_upsampler(config: RunConfig, model: UpsamplerModel) -> Upsampler:
     if model.architecture == "efficient":
         from unclip_jax.models import EfficientUNet
 
-        return Upsampler(EfficientUNet(depths=(model.depth,) * len(model.multipliers), **shared))
+        efficient = EfficientUNet(depths=(model.depth,) * len(model.multipliers), **shared)
+        return Upsampler(efficient, noise_conditioning=model.noise_augmentation > 0)
     unet = UNet(
         depth=model.depth,
         attention_factors=(),
@@ -41,7 +46,7 @@ def make_upsampler(config: RunConfig, model: UpsamplerModel) -> Upsampler:
         space_to_depth=model.space_to_depth,
         **shared,
     )
-    return Upsampler(unet)
+    return Upsampler(unet, noise_conditioning=model.noise_augmentation > 0)
 
 
 def build(config: RunConfig, model: UpsamplerModel) -> Stage:
@@ -52,21 +57,27 @@ def build(config: RunConfig, model: UpsamplerModel) -> Stage:
 
     def init(key: Key[Array, ""]) -> Params:
         high, low = crop_sizes(model)
-        x = jnp.zeros((1, high, high, 3))
-        return net.init(key, x, jnp.zeros(1, jnp.int32), low_res=jnp.zeros((1, low, low, 3)))[
-            "params"
-        ]
+        x, small = jnp.zeros((1, high, high, 3)), jnp.zeros((1, low, low, 3))
+        level = {"noise_level": jnp.zeros(1)} if model.noise_augmentation else {}
+        return net.init(key, x, jnp.zeros(1, jnp.int32), low_res=small, **level)["params"]
 
     def loss(
         params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
     ) -> tuple[Float[Array, " b"], Diagnostics]:
         del frozen
-        high = images.to_float(batch[field])
-        low = corrupt(model, shrink(high, model.low_size), keys)
-        high, low = crop(model, high, low, keys)
+        high = crop(model, images.to_float(batch[field]), keys)
+        low = corrupt(model, high, keys)
+        level = {}
+        if model.noise_augmentation:
+            most = round(model.noise_augmentation * config.diffusion.num_steps)
+            steps = jax.vmap(lambda key: jax.random.randint(key, (), 0, most + 1))(
+                rng.fold_in_name(keys, "augmentation level")
+            )
+            low = add_noise(config, low, steps, keys)
+            level = {"noise_level": steps / config.diffusion.num_steps}
 
         def network(x_t: Array, t: Array) -> Array:
-            return net.apply({"params": params}, x_t, t, low_res=low)
+            return net.apply({"params": params}, x_t, t, low_res=low, **level)
 
         return objective(network, high, keys)
 
@@ -75,7 +86,7 @@ def build(config: RunConfig, model: UpsamplerModel) -> Stage:
     ) -> dict[str, Array]:
         del frozen
         high = images.to_float(batch[field])
-        low = shrink(high, model.low_size)
+        low = degradation.shrink(high, model.low_size)
         drawn = sample_upsampler(config, model, params, low, keys, sampling=config.sampling)
         return {"small": low, "upsampled": drawn, "real": high}
 
@@ -91,15 +102,24 @@ def sample_upsampler(
     *,
     sampling: Sampling,
 ) -> Float[Array, "b s s 3"]:
-    """Pictures of `image_size` in [-1, 1] from pictures of `low_size`."""
-    net = make_upsampler(config, model)
+    """Pictures of `image_size` in [-1, 1] from pictures of `low_size`.
 
-    def network(x_t: Array, t: Array, low_res: Array) -> Array:
-        return net.apply({"params": params}, x_t, t, low_res=low_res)
+    With noise augmentation, noise of level `sampling.low_noise` is put on the small pictures first.
+    """
+    net = make_upsampler(config, model)
+    condition = {"low_res": low}
+    if model.noise_augmentation:
+        steps = round(sampling.low_noise * config.diffusion.num_steps)
+        low = add_noise(config, low, jnp.full(len(low), steps), keys)
+        level = jnp.full(len(low), steps / config.diffusion.num_steps)
+        condition = {"low_res": low, "noise_level": level}
+
+    def network(x_t: Array, t: Array, condition: dict[str, Array]) -> Array:
+        return net.apply({"params": params}, x_t, t, **condition)
 
     return draw(
         network,
-        Conditions(low),
+        Conditions(condition),
         (model.image_size, model.image_size, 3),
         keys,
         diffusion=config.diffusion,
@@ -114,53 +134,45 @@ def crop_sizes(model: UpsamplerModel) -> tuple[int, int]:
     return high, high * model.low_size // model.image_size
 
 
-def shrink(pictures: Float[Array, "b s s 3"], size: int) -> Float[Array, "b l l 3"]:
-    """Averages over blocks of pixels; `size` divides the side."""
-    batch, side, _, channels = pictures.shape
-    block = side // size
-    return pictures.reshape(batch, size, block, size, block, channels).mean((2, 4))
-
-
 def corrupt(
-    model: UpsamplerModel, low: Float[Array, "b l l 3"], keys: Key[Array, " b"]
+    model: UpsamplerModel, high: Float[Array, "b s s 3"], keys: Key[Array, " b"]
 ) -> Float[Array, "b l l 3"]:
-    """Blurs each picture with the configured probability (3 x 3 Gaussian kernel)."""
+    """The small pictures of training pairs, corrupted as configured."""
+    size = high.shape[1] * model.low_size // model.image_size
+    if model.corruption == "bsr":
+        return degradation.bsr(high, size, keys)
+    low = degradation.shrink(high, size)
+    if model.corruption == "none":
+        return low
     key = rng.fold_in_name(keys, "blur")
     chosen = jax.vmap(jax.random.bernoulli, (0, None))(key, model.blur_probability)
-    return jnp.where(chosen[:, None, None, None], blur(low, model.blur_sigma), low)
+    blurred = degradation.blur(low, model.blur_sigma)
+    return jnp.where(chosen[:, None, None, None], blurred, low)
 
 
-def blur(pictures: Float[Array, "b h w c"], sigma: float) -> Float[Array, "b h w c"]:
-    """Separable 3-tap Gaussian; edges are repeated."""
-    side = jnp.exp(-0.5 / sigma**2)
-    for axis in (1, 2):
-        padding = [(1, 1) if i == axis else (0, 0) for i in range(4)]
-        wide = jnp.pad(pictures, padding, mode="edge")
-        size = pictures.shape[axis]
-        before, middle, after = (
-            jax.lax.slice_in_dim(wide, i, i + size, axis=axis) for i in range(3)
-        )
-        pictures = (middle + side * (before + after)) / (1 + 2 * side)
-    return pictures
+def add_noise(
+    config: RunConfig,
+    low: Float[Array, "b l l 3"],
+    steps: Int[Array, " b"],
+    keys: Key[Array, " b"],
+) -> Float[Array, "b l l 3"]:
+    """The small pictures after `steps` steps of the forward process; 0 leaves them clean."""
+    process = GaussianProcess(make_schedule(config.diffusion.schedule, config.diffusion.num_steps))
+    noise = rng.normal(rng.fold_in_name(keys, "augmentation noise"), low.shape[1:])
+    noisy = process.corrupt(low, jnp.maximum(steps - 1, 0), noise)
+    return jnp.where((steps == 0)[:, None, None, None], low, noisy)
 
 
 def crop(
-    model: UpsamplerModel,
-    high: Float[Array, "b s s 3"],
-    low: Float[Array, "b l l 3"],
-    keys: Key[Array, " b"],
-) -> tuple[Float[Array, "b c c 3"], Float[Array, "b k k 3"]]:
-    """The same random window of both pictures; it starts on a pixel of the small one."""
+    model: UpsamplerModel, high: Float[Array, "b s s 3"], keys: Key[Array, " b"]
+) -> Float[Array, "b c c 3"]:
+    """A random window of each picture, which begins and ends on pixels of the small one."""
     high_side, low_side = crop_sizes(model)
     factor = model.image_size // model.low_size
-    last = model.low_size - low_side
 
-    def window(key: Array, high_one: Array, low_one: Array) -> tuple[Array, Array]:
-        row, column = jax.random.randint(key, (2,), 0, last + 1)
+    def window(key: Array, picture: Array) -> Array:
+        row, column = jax.random.randint(key, (2,), 0, model.low_size - low_side + 1)
         start = (row * factor, column * factor, 0)
-        return (
-            jax.lax.dynamic_slice(high_one, start, (high_side, high_side, 3)),
-            jax.lax.dynamic_slice(low_one, (row, column, 0), (low_side, low_side, 3)),
-        )
+        return jax.lax.dynamic_slice(picture, start, (high_side, high_side, 3))
 
-    return jax.vmap(window)(rng.fold_in_name(keys, "crop"), high, low)
+    return jax.vmap(window)(rng.fold_in_name(keys, "crop"), high)
