@@ -40,7 +40,7 @@ def test_rows_go_with_their_samples(embedded):
     folder, arrays = embedded
     dataset = open_dataset(folder, BOTH)
     assert dataset.provenance("image") == MODEL
-    assert dataset.embedding_width("text") == 6
+    assert dataset.specs()["text_embedding"][0] == (6,)
     batches = list(eval_batches(dataset, 8))
     got = {k: np.concatenate([b[k] for b in batches]) for k in batches[0]}
     for kind in ("image", "text"):

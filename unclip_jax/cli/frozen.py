@@ -106,9 +106,12 @@ def _as_arrays(statistics: dict[str, list[float]] | None) -> dict[str, Any]:
 def _statistics(config: RunConfig, clip: FrozenClip) -> dict[str, list[float]] | None:
     """Mean and standard deviation [D] of the training set's raw image embeddings, if needed."""
     stored = config.data.embeddings == "stored"
-    if stored:
-        dataset = whole(training_data(config.data, BatchNeeds(embeddings=("image",))))
-        _check_provenance(dataset, config, clip)
+    kinds: tuple[str, ...] = ("image",) if stored else ()
+    kinds += ("text",) if config.data.text_features == "stored" else ()
+    if kinds:
+        dataset = whole(training_data(config.data, BatchNeeds(embeddings=kinds)))
+        for kind in kinds:
+            _check_provenance(dataset.provenance(kind), config, clip)
     if getattr(config.model, "embedding_scale", None) != "whiten":
         return None
     if stored:
@@ -119,8 +122,7 @@ def _statistics(config: RunConfig, clip: FrozenClip) -> dict[str, list[float]] |
     return {"mean": np.asarray(mean).tolist(), "std": np.asarray(std).tolist()}
 
 
-def _check_provenance(dataset: data.Dataset, config: RunConfig, clip: FrozenClip) -> None:
-    made_by = dataset.provenance("image")
+def _check_provenance(made_by: data.Provenance, config: RunConfig, clip: FrozenClip) -> None:
     if made_by.model_hash == "unknown":
         raise UserError(
             f"nobody says which CLIP made the stored embeddings: put a provenance.json with model, "

@@ -160,6 +160,7 @@ class Data:
     validation: str | None = None
     where: tuple[str, ...] = ()  # filters of `train` on the samples' json: "aesthetic >= 5"
     embeddings: Literal["computed", "stored"] = "computed"
+    text_features: Literal["computed", "stored"] = "computed"  # CLIP's, of captions
     caption_fields: tuple[str, ...] = ("txt", "text", "caption")  # "json:KEY": from the json
     caption_choice: Literal["first", "random"] = "first"
     empty_caption: Literal["substitute", "keep"] = "substitute"

@@ -11,7 +11,7 @@ from unclip_jax.data.order import Layout
 from unclip_jax.data.plan import default_layout
 from unclip_jax.data.position import DataPosition
 from unclip_jax.data.rows import Rows, host_rows
-from unclip_jax.data.statistics import Moments, moments
+from unclip_jax.data.statistics import Moments, encode_moments, moments
 from unclip_jax.data.storage import ShardError
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "TrainBatches",
     "caption",
     "default_layout",
+    "encode_moments",
     "eval_batches",
     "host_rows",
     "moments",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from unclip_jax.data.captions import choose_caption, read_captions
 from unclip_jax.data.dataset import Dataset
 from unclip_jax.data.embeddings import present
-from unclip_jax.data.fields import BadSample
+from unclip_jax.data.fields import BadSample, stored_name
 from unclip_jax.data.images import CENTER, Crop, decode_image
 from unclip_jax.data.keys import find_image
 from unclip_jax.data.order import Order, mix
@@ -79,10 +79,11 @@ class Assembler:
         good = np.ones(len(rows), bool)
         for kind in self.dataset.fields.embeddings:
             values = self.dataset.embedding_rows(kind, samples)
-            arrays[f"{kind}_embedding"][rows] = values
+            array = arrays[stored_name(kind)]
+            array[rows] = values.reshape(-1, *array.shape[1:])
             for i in np.flatnonzero(good & ~present(values)):
                 report.events.append(
-                    self._event(samples[i], "", BadSample(f"{kind}_embedding_missing"))
+                    self._event(samples[i], "", BadSample(f"{stored_name(kind)}_missing"))
                 )
                 good[i] = False
         if self._tokens is not None:

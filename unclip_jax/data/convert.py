@@ -12,7 +12,6 @@ import numpy as np
 from unclip_jax.data.catalog import Shard
 from unclip_jax.data.clip_retrieval import RetrievalShard
 from unclip_jax.data.embeddings import MEMBERS
-from unclip_jax.data.fields import EMBEDDING_KINDS
 from unclip_jax.data.folder import FolderShard
 from unclip_jax.data.keys import split_name
 from unclip_jax.data.shard_writer import Sample, write_shards
@@ -71,7 +70,7 @@ def _from_shards(shards: tuple[Shard, ...]) -> Iterator[Sample]:
 
 def _embeddings(shard: RetrievalShard, ordinal: int) -> dict[str, bytes]:
     members = {}
-    for kind in EMBEDDING_KINDS:
+    for kind in ("image", "text"):
         buffer = io.BytesIO()
         np.save(buffer, shard.side_car(kind).rows[ordinal : ordinal + 1][0])
         members[MEMBERS[kind][0]] = buffer.getvalue()

@@ -8,6 +8,7 @@ decoding is found later and substituted (`assembly.py`).
 import functools
 import hashlib
 import json
+import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from unclip_jax.data.catalog import Members, Shard
 from unclip_jax.data.embeddings import Provenance, SideCar, check_side_cars
-from unclip_jax.data.fields import BatchFields
+from unclip_jax.data.fields import BatchFields, stored_name
 from unclip_jax.data.filters import keep_mask
 from unclip_jax.data.sources import Counts, open_shards
 from unclip_jax.data.statistics import Moments, moments
@@ -148,17 +149,15 @@ class Dataset:
         return self.shards[number].read(ordinal)
 
     def embedding_rows(self, kind: str, samples: Int[NDArray, "n"]) -> Float[np.ndarray, "n D"]:
-        """Returns the float32 embeddings of samples; rows of NaN or zeros are missing ones."""
-        out = np.empty((len(samples), self.embedding_width(kind)), np.float32)
+        """Returns the embeddings of samples, flat; rows of NaN or zeros are missing ones."""
+        shape, dtype = self.specs()[stored_name(kind)]
+        out = np.empty((len(samples), math.prod(shape)), dtype)
         numbers = np.searchsorted(self._ends, samples, "right")
         for number in np.unique(numbers).tolist():
             here = np.flatnonzero(numbers == number)
             within = samples[here] - (self._ends[number] - self.counts[number])
             out[here] = self._side_car(kind, number).rows[self._ordinals(number)[within]]
         return out
-
-    def embedding_width(self, kind: str) -> int:
-        return self._side_car(kind, 0).rows.shape[1]
 
     def provenance(self, kind: str) -> Provenance:
         """Returns which model made the `kind` embeddings; open_dataset checked that all agree."""
@@ -177,7 +176,8 @@ class Dataset:
         if fields.context_length is not None:
             specs["tokens"] = ((fields.context_length,), np.dtype(np.int32))
         for kind in fields.embeddings:
-            specs[f"{kind}_embedding"] = ((self.embedding_width(kind),), np.dtype(np.float32))
+            dtype = np.float16 if kind == "text_states" else np.float32
+            specs[stored_name(kind)] = (self._side_car(kind, 0).shape, np.dtype(dtype))
         return specs
 
     def __reduce__(self):

@@ -23,13 +23,15 @@ def write_embeddings(
     array: Float[np.ndarray, "n D"],
     provenance: Provenance,
     index_dir: str | None = None,
+    item_shape: tuple[int, ...] = (),
 ) -> str:
     """Writes the side-car of one shard, whole or not at all, and returns its path.
 
     Args:
       shard: path of the tar.
-      kind: "image" or "text".
+      kind: "image", "text" or "text_states".
       array: one row per sample in the tar's order, NaN where there is no embedding.
+      item_shape: what a row holds if that is no vector: (L, W) for states of L · W numbers.
 
     Raises:
       UserError: the number of rows is not the number of samples, or the dtype is not supported.
@@ -50,6 +52,7 @@ def write_embeddings(
         "dtype": array.dtype.name,
         "width": array.shape[1],
         "count": len(array),
+        **({"shape": item_shape} if item_shape else {}),
         "tar_bytes": summary.tar_bytes,
         "crc": zlib.crc32(content),
     }

@@ -18,15 +18,16 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
-from unclip_jax.data.fields import EMBEDDING_KINDS
+from unclip_jax.data.fields import EMBEDDING_KINDS, stored_name
 from unclip_jax.data.index import Summary
 from unclip_jax.data.rows_file import open_rows
 from unclip_jax.data.storage import ShardError, read_file
 from unclip_jax.errors import UserError
 
-MEMBERS = {
+MEMBERS: dict[str, tuple[str, ...]] = {
     "image": ("img_emb.npy", "image_embedding.npy", "npy"),
     "text": ("text_emb.npy", "text_embedding.npy"),
+    "text_states": (),
 }
 _UNIT_TOLERANCE = 0.02  # of the norm; rounding to float16 moves it by less than 0.001
 _PROBED_SHARDS, _PROBED_ROWS = 4, 64
@@ -65,13 +66,19 @@ class SideCar:
     path: str
     provenance: Provenance
     rows: EmbeddingRows
+    item_shape: tuple[int, ...] = ()  # of what a row holds, if that is no vector
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample's array."""
+        return self.item_shape or (self.rows.shape[1],)
 
 
 def side_car_path(shard: str, kind: str) -> str:
     """Returns where the `kind` embeddings of a shard lie."""
     if kind not in EMBEDDING_KINDS:
         raise UserError(f"embedding kind {kind!r} is not one of {EMBEDDING_KINDS}")
-    return f"{str(shard).removesuffix('.tar')}.{kind}_embedding.npy"
+    return f"{str(shard).removesuffix('.tar')}.{stored_name(kind)}.npy"
 
 
 def open_side_car(shard: str, summary: Summary, kind: str) -> SideCar:
@@ -90,7 +97,7 @@ def open_side_car(shard: str, summary: Summary, kind: str) -> SideCar:
             f"{path}: made for a tar of {header['count']} samples and {header['tar_bytes']} bytes, "
             f"but {shard} has {summary.samples} and {summary.tar_bytes}; run `unclip embed` again"
         )
-    return SideCar(path, _provenance(header, path), rows)
+    return SideCar(path, _provenance(header, path), rows, tuple(header.get("shape", ())))
 
 
 @dataclass(frozen=True)
@@ -137,17 +144,17 @@ def check_side_cars(cars: Sequence[SideCar], kind: str) -> None:
     """Raises UserError unless all have one width, one provenance, and the norm that it tells."""
     first = cars[0]
     for car in cars:
-        if car.rows.shape[1] != first.rows.shape[1]:
+        if car.shape != first.shape:
             raise UserError(
-                f"{car.path}: {kind} embeddings of width {car.rows.shape[1]}, but "
-                f"{first.path} has {first.rows.shape[1]}; embed all shards with one model"
+                f"{car.path}: {kind} embeddings of width {car.shape[-1]}, but "
+                f"{first.path} has {first.shape[-1]}; embed all shards with one model"
             )
         if car.provenance != first.provenance:
             raise UserError(
                 f"{car.path}: made by {car.provenance}, but {first.path} by "
                 f"{first.provenance}; embed all shards with one model"
             )
-    for car in cars[:: -(-len(cars) // _PROBED_SHARDS)]:
+    for car in () if first.item_shape else cars[:: -(-len(cars) // _PROBED_SHARDS)]:
         _check_norm(car)
 
 

@@ -7,7 +7,12 @@ from unclip_jax.data.index import UNSEEN, empty
 from unclip_jax.data.keys import IMAGE_EXTENSIONS, extension
 from unclip_jax.errors import UserError
 
-EMBEDDING_KINDS = ("image", "text")
+EMBEDDING_KINDS = ("image", "text", "text_states")
+
+
+def stored_name(kind: str) -> str:
+    """Returns what stored features of a kind are called, in batches and as files."""
+    return kind if kind == "text_states" else f"{kind}_embedding"
 
 
 class BadSample(Exception):
@@ -27,8 +32,8 @@ class BatchFields:
       image_sizes: square sides in pixels; each gives "image_<side>" uint8 [B, side, side, 3], all
         from one decode and one crop.
       context_length: L of "tokens" int32 [B, L]; None for no tokens.
-      embeddings: of "image", "text"; each gives "<kind>_embedding" float32 [B, D] from the side-car
-        of each shard (`unclip embed`).
+      embeddings: of "image", "text", each giving "<kind>_embedding" float32 [B, D], and
+        "text_states", float16 [B, L, W]; see `embeddings.py` and `unclip embed`.
       caption_fields: member names that may hold the caption, first found wins; "json:<key>" reads
         the caption (or list of captions) under a key of the sample's json.
       caption_choice: "first" or "random" among several captions (lists in json).
@@ -67,7 +72,7 @@ class BatchFields:
             raise UserError(f"image_sizes {self.image_sizes} must be positive")
         if not 0 < self.min_crop <= 1:
             raise UserError(f"min_crop is {self.min_crop}; it must be in (0, 1]")
-        if "text" in self.embeddings and self.caption_choice == "random":
+        if {"text", "text_states"} & set(self.embeddings) and self.caption_choice == "random":
             raise UserError(
                 "caption_choice 'random' and text embeddings contradict each other: the stored "
                 "embedding belongs to the first caption; use caption_choice 'first'"

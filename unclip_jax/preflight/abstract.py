@@ -22,8 +22,12 @@ def abstract_batch(needs: BatchNeeds, rows: int, clip: ClipModel | None = None) 
         shapes["tokens"] = jax.ShapeDtypeStruct((rows, needs.context_length), jnp.int32)
     for kind in needs.embeddings:
         assert clip is not None
-        shape = (rows, clip.embedding_dim)
-        shapes[f"{kind}_embedding"] = jax.ShapeDtypeStruct(shape, jnp.float32)
+        if kind == "text_states":
+            states = (rows, clip.context_length, clip.text_width)
+            shapes[kind] = jax.ShapeDtypeStruct(states, jnp.float16)
+        else:
+            shape = (rows, clip.embedding_dim)
+            shapes[f"{kind}_embedding"] = jax.ShapeDtypeStruct(shape, jnp.float32)
     return shapes
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 from unclip_jax.config.needs import BatchNeeds
 from unclip_jax.config.schema import ClipModel, DecoderModel, RunConfig, Sampling
 from unclip_jax.core import images, precision, rng
-from unclip_jax.models import Clip, Decoder, TextTower, UNet
+from unclip_jax.models import Clip, Decoder, TextFeatures, TextTower, UNet
 from unclip_jax.stages import embedding, features
 from unclip_jax.stages.clip import make_clip
 from unclip_jax.stages.conditions import flags
@@ -61,6 +61,7 @@ def build(config: RunConfig, model: DecoderModel, clip_model: ClipModel) -> Stag
     net, clip = make_decoder(config, model), make_clip(clip_model, config.precision.compute)
     objective = diffusion_loss(config.diffusion, num_levels=256)
     stored = config.data.embeddings == "stored"
+    reads_clip_text = model.text_encoder == "clip"
     size = model.image_size
 
     def init(key: Key[Array, ""]) -> Params:
@@ -81,7 +82,8 @@ def build(config: RunConfig, model: DecoderModel, clip_model: ClipModel) -> Stag
         params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
     ) -> tuple[Float[Array, " b"], Diagnostics]:
         z = features.image_embedding(clip, frozen, batch)
-        conditioning = condition(model, clip, frozen, z, batch["tokens"]) | {
+        text = features.batch_text(clip, frozen, batch) if reads_clip_text else None
+        conditioning = condition(model, frozen, z, text, batch["tokens"]) | {
             "drop_image": flags(keys, "drop image", model.drop_image),
             "drop_text": flags(keys, "drop text", model.drop_text),
         }
@@ -113,7 +115,8 @@ def build(config: RunConfig, model: DecoderModel, clip_model: ClipModel) -> Stag
     needs = BatchNeeds(
         image_sizes=tuple(sorted({size, *clip_size})),
         context_length=context_length(model, clip_model),
-        embeddings=("image",) if stored else (),
+        embeddings=(("image",) if stored else ())
+        + (features.stored_text(config, "clip") if reads_clip_text else ()),
     )
     return Stage("decoder", needs, init, loss, preview)
 
@@ -136,7 +139,8 @@ def sample_decoder(
     Guidance moves away from the picture without embedding and without caption.
     """
     net = make_decoder(config, model)
-    shared = condition(model, clip, frozen, z, tokens)
+    text = features.text_features(clip, frozen, tokens) if model.text_encoder == "clip" else None
+    shared = condition(model, frozen, z, text, tokens)
     no, yes = jnp.zeros(len(z), bool), jnp.ones(len(z), bool)
 
     def network(x_t: Array, t: Array, conditioning: dict[str, Array]) -> Array:
@@ -158,16 +162,15 @@ def sample_decoder(
 
 def condition(
     model: DecoderModel,
-    clip: Clip,
     frozen: Params,
     z: Float[Array, "b d"],
+    found: TextFeatures | None,
     tokens: Int[Array, "b l"],
 ) -> dict[str, Array]:
-    """The decoder's conditioning arguments, nothing dropped."""
+    """The decoder's conditioning arguments, nothing dropped; `found` is CLIP's, if it reads it."""
     scaled = embedding.encode(model.embedding_scale, z, features.statistics(frozen))
     text: dict[str, Array] = {}
-    if model.text_encoder == "clip":
-        found = features.text_features(clip, frozen, tokens)
+    if found is not None:
         text = _text_arguments(model, tokens, found.embedding, found.states, found.mask)
     elif model.text_encoder == "trained":
         text = {"tokens": tokens}

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from unclip_jax.config import RunConfig
 from unclip_jax.core import images
 from unclip_jax.models import Clip, TextFeatures
+from unclip_jax.models.text_tower import token_mask
 from unclip_jax.stages.embedding import Statistics
 from unclip_jax.stages.stage import Batch, Params
 
@@ -27,6 +29,27 @@ def text_features(clip: Clip, frozen: Params, tokens: Int[Array, "b l"]) -> Text
     tokens = cut(tokens, clip.context_length, clip.eot_id)
     features = clip.apply({"params": frozen["clip"]}, tokens, method="encode_text")
     return jax.lax.stop_gradient(features)
+
+
+def batch_text(clip: Clip, frozen: Params, batch: Batch) -> TextFeatures:
+    """Features of a batch's captions: stored ones if it has them, else those of `text_features`.
+
+    A stage that trains its own text encoder does not ask for stored states, and gets none.
+    """
+    if "text_embedding" not in batch:
+        return text_features(clip, frozen, batch["tokens"])
+    tokens = cut(batch["tokens"], clip.context_length, clip.eot_id)
+    mask = token_mask(tokens, clip.eot_id)
+    none = jnp.zeros((*tokens.shape, 0), jnp.float32)
+    states = batch.get("text_states", none).astype(jnp.float32)
+    return TextFeatures(batch["text_embedding"], states, mask)
+
+
+def stored_text(config: RunConfig, text_encoder: str) -> tuple[str, ...]:
+    """What a stage reads of CLIP's stored text features: no states if it has its own encoder."""
+    if config.data.text_features == "computed":
+        return ()
+    return ("text", "text_states") if text_encoder == "clip" else ("text",)
 
 
 def cut(tokens: Int[Array, "b l"], length: int, eot_id: int) -> Int[Array, "b k"]:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 from unclip_jax.config.needs import BatchNeeds
 from unclip_jax.config.schema import ClipModel, PriorModel, RunConfig, Sampling
 from unclip_jax.core import precision, rng
-from unclip_jax.models import Clip, PriorTransformer
+from unclip_jax.models import PriorTransformer, TextFeatures
 from unclip_jax.stages import embedding, features
 from unclip_jax.stages.clip import make_clip
 from unclip_jax.stages.conditions import flags
@@ -69,7 +69,8 @@ def build(config: RunConfig, model: PriorModel, clip_model: ClipModel) -> Stage:
     ) -> tuple[Float[Array, " b"], Diagnostics]:
         z = features.image_embedding(clip, frozen, batch)
         x0 = embedding.encode(model.embedding_scale, z, features.statistics(frozen))
-        conditioning = condition(model, clip, frozen, batch["tokens"])
+        found = features.batch_text(clip, frozen, batch)
+        conditioning = condition(model, found, batch["tokens"])
         drop = flags(keys, "drop text", model.drop_text)
 
         def network(x_t: Array, t: Array) -> Array:
@@ -78,10 +79,11 @@ def build(config: RunConfig, model: PriorModel, clip_model: ClipModel) -> Stage:
         return objective(network, x0, keys)
 
     stored = config.data.embeddings == "stored"
+    stored_text = features.stored_text(config, model.text_encoder)
     needs = BatchNeeds(
         image_sizes=() if stored else (clip_model.image_size,),
         context_length=length,
-        embeddings=("image",) if stored else (),
+        embeddings=(("image",) if stored else ()) + stored_text,
     )
     return Stage("prior", needs, init, loss)
 
@@ -104,7 +106,8 @@ def sample_prior(
     """
     net = make_prior(config, model, clip_model)
     clip = make_clip(clip_model, config.precision.compute)
-    conditioning = condition(model, clip, frozen, tokens)
+    found = features.text_features(clip, frozen, tokens)
+    conditioning = condition(model, found, tokens)
     no, yes = jnp.zeros(len(tokens), bool), jnp.ones(len(tokens), bool)
 
     def network(x_t: Array, t: Array, condition: dict[str, Array]) -> Array:
@@ -123,8 +126,7 @@ def sample_prior(
         return embedding.decode(model.embedding_scale, x, features.statistics(frozen))
 
     candidates = jax.lax.map(one, jnp.arange(sampling.candidates))
-    text = features.text_features(clip, frozen, tokens).embedding
-    return nearest(candidates, text)
+    return nearest(candidates, found.embedding)
 
 
 def nearest(candidates: Float[Array, "n b d"], text: Float[Array, "b d"]) -> Float[Array, "b d"]:
@@ -135,14 +137,13 @@ def nearest(candidates: Float[Array, "n b d"], text: Float[Array, "b d"]) -> Flo
 
 
 def condition(
-    model: PriorModel, clip: Clip, frozen: Params, tokens: Int[Array, "b l"]
+    model: PriorModel, found: TextFeatures, tokens: Int[Array, "b l"]
 ) -> dict[str, Array]:
     """The prior's conditioning arguments, nothing dropped.
 
     The text embedding is put on the scale of the image embedding, but for `whiten`, whose
     statistics are those of images: there it stays raw, as in karlo.
     """
-    found = features.text_features(clip, frozen, tokens)
     scale = "raw" if model.embedding_scale == "whiten" else model.embedding_scale
     text = {"text_embedding": embedding.encode(scale, found.embedding)}
     if model.text_encoder == "trained":

@@ -58,9 +58,9 @@ def training_batches(
     )
 
 
-def open_dataset(shards: str, needs: BatchNeeds) -> data.Dataset:
+def open_dataset(shards: str, needs: BatchNeeds, index_dir: str | None = None) -> data.Dataset:
     """The samples of the shards that the pattern names, as the stage needs them."""
-    plain = Data(train=shards)
+    plain = Data(train=shards, index_dir=index_dir)
     return _open(shards, _fields(plain, needs), plain, ())
 
 
