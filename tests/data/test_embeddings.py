@@ -1,6 +1,10 @@
 """Side-cars: written whole, checked against their shard, read row for row."""
 
+import functools
+import io
 import json
+import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,7 @@ from unclip_jax.data import (
     eval_batches,
     moments,
     open_dataset,
+    rows_file,
     train_batches,
     write_embeddings,
 )
@@ -164,3 +169,61 @@ def test_random_views_and_stored_embeddings_contradict():
         BatchFields(image_sizes=(8,), embeddings=("image",), flip=True)
     with pytest.raises(UserError, match="first caption"):
         BatchFields(context_length=8, embeddings=("text",), caption_choice="random")
+
+
+def in_tar(folder, tools, make_shards, array, normalised):
+    """A shard whose samples hold their rows; sample 3 has none. With a provenance.json."""
+    folder.mkdir(parents=True)
+
+    def add(number, own):
+        buffer = io.BytesIO()
+        np.save(buffer, array[number])
+        return own if number == 3 else [*own, (own[0][0][:-3] + "img_emb.npy", buffer.getvalue())]
+
+    make_shards(folder, (len(array),), add)
+    values = {"model": "vit", "model_hash": "abc", "normalised": normalised}
+    (folder / "provenance.json").write_text(json.dumps(values))
+    return str(folder)
+
+
+def test_embeddings_in_the_tar(tmp_path, tools, make_shards):
+    array = rows(12).astype(np.float16)
+    folder = in_tar(tmp_path / "s", tools, make_shards, array, normalised=False)
+    dataset = open_dataset(folder, BatchFields(context_length=12, embeddings=("image",)))
+    assert dataset.provenance("image") == Provenance("vit", "abc", normalised=False)
+    batch = next(eval_batches(dataset, 12))
+    assert np.flatnonzero(~batch["valid"]).tolist() == [3]
+    expected = np.delete(array, 3, axis=0).astype(np.float32)
+    np.testing.assert_array_equal(batch["image_embedding"][batch["valid"]], expected)
+    assert dataset.statistics("image").count == 11
+    with pytest.raises(UserError, match="no text embeddings"):
+        open_dataset(folder, BOTH)
+
+
+def test_a_norm_that_is_not_as_told_is_an_error(tmp_path, tools, make_shards):
+    long, fields = rows(12), BatchFields(embeddings=("image",))
+    unit = long / np.linalg.norm(long, axis=1, keepdims=True)
+    for name, array, told, message in [
+        ("a", long, True, "described as normalised, but its rows have not norm 1"),
+        ("b", unit, False, "described as not normalised, but its rows have norm 1"),
+    ]:
+        folder = in_tar(tmp_path / name, tools, make_shards, array, told)
+        with pytest.raises(UserError, match=message):
+            open_dataset(folder, fields)
+    open_dataset(in_tar(tmp_path / "c", tools, make_shards, unit, True), fields)
+
+
+def test_many_shards_do_not_use_up_the_files(tmp_path, make_shards, monkeypatch):
+    """More side-cars than the process may have open."""
+    folder = make_shards(tmp_path / "s", (2,) * 60)
+    for shard in range(60):
+        write_embeddings(f"{folder}/{shard:05d}.tar", "image", rows(2, seed=shard), MODEL)
+    monkeypatch.setattr(rows_file, "_map", functools.lru_cache(8)(rows_file._map.__wrapped__))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 30, hard))
+    try:
+        dataset = open_dataset(folder, BatchFields(embeddings=("image",)))
+        assert len(dataset.embedding_rows("image", np.arange(120))) == 120
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

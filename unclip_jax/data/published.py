@@ -17,7 +17,7 @@ import numpy as np
 
 from unclip_jax.data import tar
 from unclip_jax.data.index import UNSEEN, ShardIndex, Summary
-from unclip_jax.data.storage import ShardError, read_file, stat
+from unclip_jax.data.storage import ShardError, exists, read_file, stat
 from unclip_jax.errors import UserError
 
 
@@ -53,7 +53,8 @@ def _count(path: str) -> int | None:
     if statistics is not None and "successes" in statistics:
         return int(statistics["successes"])
     folder, slash, name = path.rpartition("/")
-    sizes = _json(f"{folder}{slash}sizes.json")
+    listed = f"{folder}{slash}sizes.json"
+    sizes = _sizes(listed, stat(listed)) if exists(listed) else None
     if sizes is not None and name in sizes:
         return int(sizes[name])
     offsets = read_file(f"{path}.idx")
@@ -61,6 +62,12 @@ def _count(path: str) -> int | None:
 
 
 @functools.lru_cache(maxsize=64)
+def _sizes(path: str, version: tuple[int, int]) -> dict | None:
+    """The file of a folder, read once for all its shards; `version` tells it from a later one."""
+    del version
+    return _json(path)
+
+
 def _json(path: str) -> dict | None:
     content = read_file(path)
     if content is None:

@@ -123,7 +123,7 @@ def _field(name: str, what: str, chosen: Mapping[str, str], found: list[str]) ->
 def _kinds(features: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Yields (path, name of the feature's type) for each leaf."""
     inner = getattr(features, "feature", features)  # of a sequence
-    if isinstance(inner, Mapping):
+    if hasattr(inner, "items"):  # a group
         for name, feature in inner.items():
             yield from _kinds(feature, f"{path}/{name}" if path else name)
     else:
