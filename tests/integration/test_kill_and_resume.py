@@ -11,7 +11,7 @@ import numpy as np
 
 from unclip_jax import stages
 from unclip_jax.config import load_config
-from unclip_jax.training.checkpoint import load_ema_params
+from unclip_jax.training.restore import load_ema_params
 
 
 def command(shards, workdir, steps):

@@ -16,8 +16,8 @@ from unclip_jax.core import images, rng
 from unclip_jax.errors import UserError
 from unclip_jax.stages.stage import Stage
 from unclip_jax.training import ema
-from unclip_jax.training.checkpoint import load_ema_params
 from unclip_jax.training.optimizer import decay_mask, learning_rate, make_optimizer
+from unclip_jax.training.restore import load_ema_params
 from unclip_jax.training.run import train
 from unclip_jax.training.writers import read_metrics
 

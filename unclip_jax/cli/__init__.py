@@ -39,7 +39,6 @@ COMMANDS = {
     "launch gc": ("launch_gc", "clear away what runs that are over left behind"),
     "inspect config": ("inspect_config", "print a resolved config"),
 }
-EXIT_USER_ERROR = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(argv)
     except UserError as error:
         print(f"unclip: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return error.exit_code
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -26,7 +26,7 @@ from unclip_jax.errors import UserError
 from unclip_jax.generation import TrainedStage, compose
 from unclip_jax.interop import Extras, manifest, model_card, read_bundle, write_bundle
 from unclip_jax.interop.tensor_files import DTYPES
-from unclip_jax.training.checkpoint import load_ema_params
+from unclip_jax.training.restore import load_ema_params
 
 PROVENANCE = ("started", "unclip_jax", "python", "packages", "machine", "git_revision", "data")
 

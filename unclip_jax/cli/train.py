@@ -1,6 +1,7 @@
-"""Train one stage, or resume it: the workdir's newest checkpoint is continued.
+"""Train one stage, or resume it: the workdir's newest whole checkpoint is continued.
 
 Stops cleanly on SIGTERM or Ctrl-C (state saved, exit code 75); a second signal ends it at once.
+Started once per host it trains on all of them: docs/surviving.md says how they find each other.
 
 Example:
   unclip train --config clip:emoji --workdir runs/clip --config.data.train='data/train-*.tar'
@@ -8,14 +9,20 @@ Example:
 """
 
 import argparse
+import hashlib
+import json
 import pathlib
+from typing import Any
 
 from unclip_jax import stages
 from unclip_jax.cli.config_arguments import add_config_arguments, config_from
 from unclip_jax.cli.frozen import frozen_parameters, load_clip
+from unclip_jax.cli.initial import initial_parameters
+from unclip_jax.config import RunConfig, to_mapping
+from unclip_jax.errors import EXIT_STOPPED
+from unclip_jax.parallel.processes import join, together
+from unclip_jax.stages.stage import Stage
 from unclip_jax.training.run import train
-
-EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped by a signal, start it again to go on
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,10 +34,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trains; exit code 0 when complete, 75 when stopped by a signal."""
     config = config_from(args)
+    cluster = join(
+        {"config": _digest(config), "workdir": str(args.workdir.absolute())},
+        timeout=config.faults.join_seconds,
+        heartbeat=config.faults.heartbeat_seconds,
+    )
+    with together(cluster):
+        stage, frozen = _stage(config, args.workdir)
+        initial = initial_parameters(config, args.workdir)
+        done = train(config, stage, frozen, args.workdir, initial=initial, cluster=cluster)
+    return 0 if done else EXIT_STOPPED
+
+
+def _stage(config: RunConfig, workdir: pathlib.Path) -> tuple[Stage, dict[str, Any]]:
     if config.clip.path is None:
-        stage, frozen = stages.build(config), {}
-    else:
-        clip = load_clip(config.clip.path)
-        stage = stages.build(config, clip.model)
-        frozen = frozen_parameters(config, clip, args.workdir)
-    return 0 if train(config, stage, frozen, args.workdir) else EXIT_STOPPED
+        return stages.build(config), {}
+    clip = load_clip(config.clip.path)
+    return stages.build(config, clip.model), frozen_parameters(config, clip, workdir)
+
+
+def _digest(config: RunConfig) -> str:
+    text = json.dumps(to_mapping(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -24,6 +24,12 @@ def check(config: RunConfig) -> None:
             raise UserError(message)
 
 
+_POSITIVE_FAULTS = (
+    *("join_seconds", "heartbeat_seconds", "start_minutes", "stall_minutes"),
+    *("max_skipped", "skip_window"),
+)
+
+
 def _positive(c: RunConfig) -> str | None:
     for name, value in (
         ("train.batch_size", c.train.batch_size),
@@ -32,8 +38,11 @@ def _positive(c: RunConfig) -> str | None:
         ("sampling.steps", c.sampling.steps),
         ("sampling.candidates", c.sampling.candidates),
         ("optim.learning_rate", c.optim.learning_rate),
+        ("train.keep_checkpoints", c.train.keep_checkpoints),
+        ("train.checkpoint_minutes", c.train.checkpoint_minutes),
+        *((f"faults.{name}", getattr(c.faults, name)) for name in _POSITIVE_FAULTS),
     ):
-        if value <= 0:
+        if value is not None and value <= 0:
             return f"config.{name}: must be positive, got {value}"
     return None
 
@@ -61,8 +70,10 @@ def _durations(c: RunConfig) -> str | None:
         ("train.validate_every", c.train.validate_every),
         ("train.preview.every", c.train.preview.every),
         ("optim.warmup", c.optim.warmup),
+        ("train.keep_every", c.train.keep_every),
     ):
-        parse_duration(text, f"config.{name}")
+        if text is not None:
+            parse_duration(text, f"config.{name}")
     return None
 
 
@@ -181,6 +192,17 @@ def _learned_variance(c: RunConfig) -> str | None:
     return None
 
 
+def _init(c: RunConfig) -> str | None:
+    if c.init.restore and c.init.path:
+        return (
+            "config.init.restore and config.init.path are both given: continue that run, or begin "
+            "with these parameters"
+        )
+    if c.init.only and not c.init.path:
+        return "config.init.only is given without config.init.path, whose sub-trees it names"
+    return None
+
+
 RULES: tuple[Callable[[RunConfig], str | None], ...] = (
     _positive,
     _training_data,
@@ -195,4 +217,5 @@ RULES: tuple[Callable[[RunConfig], str | None], ...] = (
     _frozen_clip,
     _probabilities,
     _learned_variance,
+    _init,
 )

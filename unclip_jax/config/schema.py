@@ -226,10 +226,40 @@ class Train:
     time_limit_minutes: float | None = None  # stop cleanly after this much training time
     log_every: int = 50
     checkpoint_every: str = "1000 steps"
-    keep_checkpoints: int = 3
+    checkpoint_minutes: float | None = None  # also save when the last save is so long ago
+    keep_checkpoints: int = 3  # the newest ones
+    keep_every: str | None = None  # beside these keep one of each so many steps for good
     validate_every: str = "1000 steps"
     validation_batches: int = 16
     preview: Preview = field(default_factory=Preview)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Init:
+    """Where a new run begins. A run that has checkpoints of its own resumes and reads none of this.
+
+    `restore` continues another run: state, moments, step and data position of its workdir. `path`
+    takes parameters only, from a workdir or a bundle; with `only`, just the sub-trees whose paths
+    begin so (e.g. 'text/'), and the rest is drawn afresh. What is taken must fit exactly.
+    """
+
+    restore: str | None = None
+    path: str | None = None
+    weights: Literal["ema", "raw"] = "ema"  # which parameters of a workdir
+    only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Faults:
+    """What is done about processes that fail to come, stop or diverge. See docs/surviving.md."""
+
+    join_seconds: float = 300.0  # for all processes to come
+    heartbeat_seconds: float = 100.0  # a process that is silent for so long ends all
+    start_minutes: float = 60.0  # limit on start, compilation, an evaluation, a save
+    stall_minutes: float = 15.0  # limit on one step and its data
+    max_skipped: int = 10  # so many updates that are not finite …
+    skip_window: int = 100  # … in so many steps: roll back and leave out their data
+    max_rollbacks: int = 2  # then stop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,5 +292,7 @@ class RunConfig:
     sampling: Sampling = field(default_factory=Sampling)
     optim: Optim = field(default_factory=Optim)
     ema: Ema = field(default_factory=Ema)
+    init: Init = field(default_factory=Init)
+    faults: Faults = field(default_factory=Faults)
     mesh: Mesh = field(default_factory=Mesh)
     precision: Precision = field(default_factory=Precision)

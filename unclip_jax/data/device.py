@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable
 from typing import Any
 
 import jax
@@ -64,7 +64,9 @@ def _held(array: np.ndarray, rows: Rows | None, index: tuple | None, total: int)
     return array[(slice(first, first + stop - start), *index[1:])]
 
 
-def prefetch(items: Iterable[Any], convert: Callable[[Any], Any], size: int = 2) -> Iterator[Any]:
+def prefetch(
+    items: Iterable[Any], convert: Callable[[Any], Any], size: int = 2
+) -> Generator[Any, None, None]:
     """Yields convert(item) for each item, computed up to `size` ahead on a thread.
 
     Errors of the thread are raised here. Closing the generator stops the thread.

@@ -1,90 +1,102 @@
 """Checkpoints: state and data position in one atomic save, written behind the training's back.
 
-A thin layer over orbax, so that only this file knows its interface. `save` returns when the arrays
-are copied to the host; a killed process leaves either a whole checkpoint or none.
+A thin layer over orbax, so that only this file and `restore.py` know its interface. `save` returns
+when the arrays are copied to the host; a killed process leaves either a whole checkpoint or none.
+Orbax does not notice a flipped bit, so each save carries digests of its arrays (core/digests.py)
+and a seal of what stands beside them; `restore.py` compares both.
 """
 
 import dataclasses
+import hashlib
+import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy as preserve
 
-from unclip_jax.errors import UserError
+from unclip_jax.core.digests import digests
 from unclip_jax.training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """What is saved beside the arrays: the data position (JSON) and the training time so far."""
+    """What is saved beside the arrays.
+
+    Attributes:
+      position: of the data, as JSON; None before the first batch.
+      seconds: training time so far.
+      unevaluated: a signal interrupted the evaluation that was due at this step.
+      skipped: steps whose update was left out lately, each with the data positions before its batch
+        and after it (`guard.py`).
+      rollbacks: how many times the run went back.
+    """
 
     position: str | None
     seconds: float
+    unevaluated: bool = False
+    skipped: tuple[tuple[int, str | None, str | None], ...] = ()
+    rollbacks: int = 0
 
 
 class Checkpointer:
-    """Saves and restores the checkpoints of one workdir."""
+    """Saves the checkpoints of one workdir and keeps the newest, and one of every so many steps."""
 
-    def __init__(self, workdir: pathlib.Path, keep: int):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager(_directory(workdir), options=options)
+    def __init__(self, workdir: pathlib.Path, keep: int, keep_every: int | None = None):
+        policies: list[preserve.PreservationPolicy] = [preserve.LatestN(keep)]
+        if keep_every is not None:
+            policies.append(preserve.EveryNSteps(keep_every))
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=preserve.AnyPreservationPolicy(policies),
+            cleanup_tmp_directories=True,
+        )
+        self._manager = ocp.CheckpointManager(directory(workdir), options=options)
 
-    def latest_step(self) -> int | None:
-        """The newest complete checkpoint, or None."""
-        return self._manager.latest_step()
+    def steps(self) -> list[int]:
+        """The complete checkpoints, newest first."""
+        return sorted(self._manager.all_steps(), reverse=True)
 
     def save(self, step: int, state: TrainState, progress: Progress) -> None:
-        """Starts a save; a step that is already saved is left alone."""
-        if step == self.latest_step():
+        """Starts a save; a step that is already saved is left alone. Raises if the last one failed.
+
+        All processes must call it together.
+        """
+        self._manager.check_for_errors()
+        if step in self._manager.all_steps():
             return
+        record = {"progress": dataclasses.asdict(progress), "digests": digests(state)}
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
-            progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
+            record=ocp.args.JsonSave({**record, "seal": seal(record)}),
         )
-        self._manager.save(step, args=items)
+        self._manager.save(step, args=items, force=True)
 
-    def restore(self, step: int, abstract: TrainState) -> tuple[TrainState, Progress]:
-        """The checkpoint of `step`, laid out as `abstract` (shapes with shardings) says."""
-        items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
-        )
-        restored = self._manager.restore(step, args=items)
-        return restored["state"], Progress(**restored["progress"])
+    def check(self) -> None:
+        """Raises if a save in the background has failed."""
+        self._manager.check_for_errors()
 
-    def close(self) -> None:
+    def forget_after(self, step: int) -> None:
+        """Deletes the checkpoints newer than `step`."""
+        self._manager.wait_until_finished()
+        for newer in [s for s in self._manager.all_steps() if s > step]:
+            self._manager.delete(newer)
+
+    def wait(self) -> None:
         """Waits for the last save; raises if it failed."""
         self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Lets go of the threads; `wait` first, unless something has failed."""
         self._manager.close()
 
 
-def load_ema_params(workdir: pathlib.Path, abstract_params: Any) -> tuple[Any, int]:
-    """(averaged parameters, step) of a run's newest checkpoint, on the default device.
-
-    Args:
-      workdir: the run's directory.
-      abstract_params: the parameters' shapes, `jax.eval_shape(stage.init, key)`.
-    """
-    if not (workdir / "checkpoints").is_dir():
-        raise UserError(f"{workdir} holds no checkpoints/: train it first with `unclip train`")
-    options = ocp.CheckpointManagerOptions(read_only=True)
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    target = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract_params
-    )
-    with ocp.CheckpointManager(_directory(workdir), options=options) as manager:
-        step = manager.latest_step()
-        if step is None:
-            raise UserError(f"{workdir}/checkpoints holds no complete checkpoint")
-        wanted = {"ema_params": target}
-        item = ocp.args.PyTreeRestore(
-            wanted,
-            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
-            partial_restore=True,
-        )
-        restored = manager.restore(step, args=ocp.args.Composite(state=item))
-    return restored["state"]["ema_params"], step
-
-
-def _directory(workdir: pathlib.Path) -> pathlib.Path:
+def directory(workdir: pathlib.Path) -> pathlib.Path:
+    """Where the checkpoints of a run are, a folder per step."""
     return workdir.absolute() / "checkpoints"
+
+
+def seal(record: Mapping[str, Any]) -> str:
+    """SHA-256 of a record's canonical JSON."""
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,6 +1,7 @@
 """Validation: the loss of the averaged weights on held-out data, always with the same noise."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,17 +20,24 @@ class Validation:
     """Called with (step, state); returns {"validation/loss": mean over the validation examples}."""
 
     def __init__(
-        self, config: RunConfig, stage: Stage, frozen: Any, dataset: data.Dataset, mesh: Mesh
+        self,
+        config: RunConfig,
+        stage: Stage,
+        frozen: Any,
+        dataset: data.Dataset,
+        mesh: Mesh,
+        interrupted: Callable[[], bool],
     ):
         self._step = make_eval_step(stage, seed=config.seed)
+        self._interrupted = interrupted
         self._frozen, self._dataset = frozen, dataset
         self._batch_size = config.train.batch_size
         self._limit = config.train.validation_batches
         self._layout = batch_sharding(mesh)
         self._rows = needed_rows(self._layout, self._batch_size)
 
-    def __call__(self, step: int, state: TrainState) -> dict[str, float]:
-        """Averages over the first `train.validation_batches` batches."""
+    def __call__(self, step: int, state: TrainState) -> dict[str, float] | None:
+        """Averages over the first `train.validation_batches` batches; None if interrupted."""
         del step
         sums = []
         batches = data.eval_batches(self._dataset, self._batch_size, rows=self._rows)
@@ -38,5 +46,7 @@ class Validation:
                 batch, self._layout, batch_size=self._batch_size, rows=self._rows
             )
             sums.append(self._step(state.ema_params, self._frozen, on_device, np.int32(number)))
+            if self._interrupted():
+                return None
         total = {k: sum(float(s[k]) for s in sums) for k in ("loss", "examples")}
         return {"validation/loss": total["loss"] / total["examples"]}

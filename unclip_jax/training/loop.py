@@ -1,7 +1,8 @@
 """The loop. Its order of operations is part of the contract with resume:
 
     1. take a batch and the position after it, dispatch the step
-    2. write the metrics of the step before, so that reading never blocks the device
+    2. exchange flags with the other processes; read what is known of the step before: its metrics,
+       and whether its update was left out. So reading never blocks the device
     3. validate and draw pictures when due
     4. save the state with the position that belongs to it when due
 
@@ -9,17 +10,33 @@ A run therefore restarts from (state, position) as if nothing had happened.
 """
 
 import dataclasses
+import enum
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import jax
+
+from unclip_jax.parallel import Agreement
 from unclip_jax.progress import progress
 from unclip_jax.training.checkpoint import Checkpointer, Progress
 from unclip_jax.training.clock import Clock
+from unclip_jax.training.goodput import Ledger
+from unclip_jax.training.guard import Guard
 from unclip_jax.training.metric_log import MetricLog
+from unclip_jax.training.phases import Phases
 from unclip_jax.training.state import TrainState
 from unclip_jax.training.step import TrainStep
 from unclip_jax.training.stop import StopRequest
 from unclip_jax.training.writers import MetricWriter
+
+
+class Ending(enum.Enum):
+    """Why the loop ended."""
+
+    COMPLETE = enum.auto()
+    STOPPED = enum.auto()  # by a signal; the state is saved
+    TRIPPED = enum.auto()  # too many updates that were not finite; nothing is saved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,72 +49,166 @@ class Plan:
     validate_every: int
     preview_every: int
     time_limit_seconds: float | None
+    checkpoint_seconds: float | None = None
+    keep_every: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Hooks:
     """What is done beside the steps, given (step, state)."""
 
-    validate: Callable[[int, TrainState], dict[str, float]] | None
+    validate: Callable[[int, TrainState], dict[str, float] | None] | None
     preview: Callable[[int, TrainState], None] | None
 
     def run(
         self, step: int, state: TrainState, plan: Plan, writer: MetricWriter, end: bool
-    ) -> None:
-        """Runs those that are due at this step, or all at the end of the run."""
+    ) -> bool:
+        """Runs those that are due at this step, or all at the end of the run.
+
+        Returns:
+          Whether they were; False if a signal interrupted the validation.
+        """
         if self.validate and (end or step % plan.validate_every == 0):
-            writer.scalars(step, self.validate(step, state))
+            values = self.validate(step, state)
+            if values is None:
+                return False
+            writer.scalars(step, values)
         if self.preview and (end or step % plan.preview_every == 0):
             self.preview(step, state)
+        return True
 
 
-def run_loop(
-    state: TrainState,
-    frozen: Any,
-    batches: Iterator[tuple[Any, str]],
-    train_step: TrainStep,
-    *,
-    name: str,
-    plan: Plan,
-    hooks: Hooks,
-    checkpointer: Checkpointer,
-    writer: MetricWriter,
-    start: Progress,
-    batch_size: int,
-    loader_metrics: Callable[[], Mapping[str, float]] = dict,
-) -> tuple[TrainState, bool]:
-    """Trains from `state` to the end of the plan.
+@dataclasses.dataclass(frozen=True)
+class Support:
+    """What the loop leans on; made once per start of the program."""
+
+    plan: Plan
+    hooks: Hooks
+    checkpointer: Checkpointer
+    writer: MetricWriter
+    phases: Phases
+    ledger: Ledger
+    stop: StopRequest
+    agreement: Agreement
+
+
+class Loop:
+    """Trains from a state and its progress to the end of the plan, a signal, or a tripped guard.
 
     Args:
-      batches: of (batch on the devices, position after it as JSON).
       loader_metrics: figures of the loader, recorded beside those of the step.
 
-    Returns:
-      The last state, and whether the plan was completed (False: a signal stopped it). The state
-      is saved in either case.
+    Attributes:
+      state, step, position: where it stands.
     """
-    step, position = int(state.step), start.position
-    clock = Clock(start.seconds)
-    log = MetricLog(writer, clock, every=plan.log_every, batch_size=batch_size, more=loader_metrics)
 
-    def ended() -> bool:
-        over = plan.time_limit_seconds is not None and clock.seconds() >= plan.time_limit_seconds
-        return step >= plan.total or over
+    def __init__(
+        self,
+        support: Support,
+        state: TrainState,
+        start: Progress,
+        guard: Guard,
+        *,
+        name: str,
+        batch_size: int,
+        loader_metrics: Callable[[], Mapping[str, float]] = dict,
+    ):
+        self.state, self.step, self.position = state, int(state.step), start.position
+        self._support, self._start, self._guard, self._name = support, start, guard, name
+        self._clock = Clock(start.seconds)
+        self._log = MetricLog(
+            support.writer,
+            self._clock,
+            every=support.plan.log_every,
+            batch_size=batch_size,
+            more=loader_metrics,
+        )
+        self._saved = time.monotonic()
+        limit = support.plan.time_limit_seconds
+        self._over = limit is not None and start.seconds >= limit
+        self._stopped = self._save_now = False
+        self._unevaluated = start.unevaluated
 
-    with StopRequest() as stop, progress(name, plan.total, "steps", done=step) as advance:
-        end = ended()
-        while not end and stop.signal is None:
-            with clock.waiting():
-                batch, position = next(batches)
-            state, metrics = train_step(state, frozen, batch)
-            step += 1
-            expected = clock.expected_steps(step, plan.time_limit_seconds, plan.total)
-            advance(1, total=expected, **log.note(step, metrics))
-            end = ended()
-            hooks.run(step, state, plan, writer, end)
-            if end or step % plan.checkpoint_every == 0:
-                log.flush()
-                checkpointer.save(step, state, Progress(position, clock.seconds()))
-        log.flush()
-        checkpointer.save(step, state, Progress(position, clock.seconds()))
-    return state, stop.signal is None
+    def run(self, train_step: TrainStep, frozen: Any, batches: Iterator[tuple[Any, str]]) -> Ending:
+        """Runs `train_step` on batches of (arrays on the devices, position after them as JSON)."""
+        s = self._support
+        s.ledger.note(self.step, force=True)
+        if self._unevaluated:
+            self._evaluate(end=self._ended())
+        with progress(self._name, s.plan.total, "steps", done=self.step) as advance:
+            while not (self._guard.tripped or self._stopped or self._ended()):
+                with s.phases("data"), self._clock.waiting():
+                    batch, position = next(batches)
+                advance(1, **self._take_step(train_step, frozen, batch, position))
+                self._after_step()
+            self._log.flush()
+            if not self._guard.tripped:
+                self._save()
+        s.ledger.note(self.step, force=True)
+        if self._guard.tripped:
+            return Ending.TRIPPED
+        complete = self._ended() and not self._unevaluated
+        return Ending.COMPLETE if complete else Ending.STOPPED
+
+    def _ended(self) -> bool:
+        return self.step >= self._support.plan.total or self._over
+
+    def _take_step(
+        self, train_step: TrainStep, frozen: Any, batch: Any, position: str
+    ) -> dict[str, Any]:
+        """Dispatches a step; returns what the progress line is to show."""
+        s, first = self._support, self._support.phases.now.phase == "start"
+        s.phases.enter("compile" if first else "step", self.step)
+        self.state, metrics = train_step(self.state, frozen, batch)
+        if first:
+            jax.block_until_ready(metrics)
+        self.step, before, self.position = self.step + 1, self.position, position
+        s.phases.enter("step", self.step)
+        self._exchange_flags()
+        self._guard.note(self.step, before, position, metrics["skipped"])
+        limit = s.plan.time_limit_seconds
+        expected = self._clock.expected_steps(self.step, limit, s.plan.total)
+        return {"total": expected, **self._log.note(self.step, metrics)}
+
+    def _exchange_flags(self) -> None:
+        """Time and signals of any process, agreed on by all, so that all stop at the same step."""
+        plan, stop = self._support.plan, self._support.stop
+        limit, interval = plan.time_limit_seconds, plan.checkpoint_seconds
+        over = limit is not None and self._clock.seconds() >= limit
+        due = interval is not None and time.monotonic() - self._saved >= interval
+        flags = self._support.agreement.exchange([stop.signal is not None, over, due])
+        self._stopped, self._over, self._save_now = flags
+
+    def _after_step(self) -> None:
+        s, end = self._support, self._ended()
+        if self._stopped:
+            self._unevaluated = True
+        else:
+            self._evaluate(end)
+        if self._save_now or end or self.step % s.plan.checkpoint_every == 0:
+            self._save()
+        s.checkpointer.check()
+        s.ledger.note(self.step)
+
+    def _evaluate(self, end: bool) -> None:
+        s = self._support
+        with s.phases("evaluate"):
+            done = s.hooks.run(self.step, self.state, s.plan, s.writer, end)
+        self._unevaluated, self._stopped = not done, self._stopped or not done
+
+    def _save(self) -> None:
+        self._guard.read()
+        if self._guard.tripped:
+            return
+        self._log.flush()
+        progress = Progress(
+            self.position,
+            self._clock.seconds(),
+            unevaluated=self._unevaluated,
+            skipped=self._guard.skipped,
+            rollbacks=self._start.rollbacks,
+        )
+        with self._support.phases("save"):
+            self._support.checkpointer.save(self.step, self.state, progress)
+        self._saved = time.monotonic()
+        self._support.ledger.note(self.step, force=True)

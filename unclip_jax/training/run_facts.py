@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+from unclip_jax.training.workdir import write_atomically
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -26,7 +28,6 @@ def collect(**facts: Any) -> dict[str, Any]:
         "packages": {p: importlib.metadata.version(p) for p in PACKAGES},
         "machine": {
             "system": platform.platform(),
-            "processes": jax.process_count(),
             "devices": [str(d.device_kind) for d in jax.devices()],
         },
         "git_revision": _git_revision(),
@@ -38,9 +39,7 @@ def write(workdir: pathlib.Path, facts: dict[str, Any]) -> None:
     """Appends this start to `workdir/run.json`, a list with one entry per start."""
     path = workdir / "run.json"
     starts = json.loads(path.read_text()) if path.exists() else []
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text(json.dumps([*starts, facts], indent=1))
-    fresh.replace(path)
+    write_atomically(path, json.dumps([*starts, facts], indent=1))
 
 
 def _git_revision() -> str | None:

@@ -5,6 +5,7 @@ position is saved beside the state).
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -27,9 +28,20 @@ class TrainState:
     opt_state: Any
 
 
-def init_state(stage: Stage, tx: optax.GradientTransformation, key: Key[Array, ""]) -> TrainState:
-    """A fresh state; pure, so that `jax.eval_shape` gives its shapes without memory."""
-    params = stage.init(key)
+def init_state(
+    stage: Stage,
+    tx: optax.GradientTransformation,
+    key: Key[Array, ""],
+    given: Mapping[str, Array] | None = None,
+) -> TrainState:
+    """A fresh state; pure, so that `jax.eval_shape` gives its shapes without memory.
+
+    Args:
+      given: {path: array} of parameters to take instead of drawn ones.
+    """
+    drawn = trees.flatten(stage.init(key))
+    taken = {path: value.astype(drawn[path].dtype) for path, value in (given or {}).items()}
+    params = trees.unflatten({**drawn, **taken})
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

@@ -13,6 +13,7 @@ from unclip_jax.core import rng
 from unclip_jax.parallel import batch_sharding, replicated
 from unclip_jax.stages.stage import Batch, Diagnostics, Stage
 from unclip_jax.training import ema
+from unclip_jax.training.guard import all_finite, keep_if_finite
 from unclip_jax.training.state import TrainState
 
 Metrics = dict[str, Float[Array, ""]]
@@ -32,7 +33,8 @@ def make_train_step(
     """The jitted step (state, frozen, batch) -> (state, metrics); the state is donated.
 
     Every random draw of the step comes from (seed, "train", step, row of the batch), so it does
-    not depend on the mesh and a resumed run repeats it.
+    not depend on the mesh and a resumed run repeats it. An update that is not finite is left out
+    (`guard.py`) and counted in the metric "skipped".
     """
 
     def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -61,7 +63,9 @@ def make_train_step(
         new = TrainState(
             state.step + 1, params, ema.update(state.ema_params, params, decay), opt_state
         )
-        return new, metrics
+        finite = all_finite(loss, metrics["grad_norm"])
+        metrics["skipped"] = 1 - finite.astype(jnp.float32)
+        return keep_if_finite(finite, new, state), metrics
 
     return jax.jit(
         step,

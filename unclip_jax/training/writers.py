@@ -42,6 +42,22 @@ class MetricWriter:
         self._events.close()
 
 
+class NoWriter(MetricWriter):
+    """Of the processes that write nothing, since one of them writes for all."""
+
+    def __init__(self) -> None:
+        pass
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def image(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
     """The records of `metrics.jsonl`, oldest first; a half-written last line is left out."""
     path = workdir / "metrics.jsonl"

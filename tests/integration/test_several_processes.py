@@ -1,0 +1,55 @@
+"""`unclip train` started several times trains as one: gloo over loopback, real processes."""
+
+import json
+
+import jax
+import numpy as np
+
+from unclip_jax.training.writers import read_metrics
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_two_processes_train_as_one(toy_runs, undisturbed, shards, tmp_path):
+    """The same parameters, bit for bit, and each shared file written once; validation is exact."""
+    held_out = {"data__validation": str(shards / "val-*.tar"), "train__validate_every": "20 steps"}
+    alone = tmp_path / "alone"
+    one = toy_runs.start(alone, **held_out)
+    codes, outputs = toy_runs.run(tmp_path / "two", processes=2, **held_out)
+    assert codes == [0, 0], outputs
+    assert one.wait()[0] == [0]
+    assert_equal(toy_runs.params(tmp_path / "two"), toy_runs.params(undisturbed))
+    theirs, ours = read_metrics(alone), read_metrics(tmp_path / "two")
+    assert [r["step"] for r in ours] == [r["step"] for r in theirs]
+    for name in ("loss", "validation/loss"):
+        a, b = ([r[name] for r in records if name in r] for records in (ours, theirs))
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    facts = json.loads((tmp_path / "two" / "run.json").read_text())
+    assert [p["devices"] for p in facts[0]["processes"]] == ["1 x cpu", "1 x cpu"]
+    assert "process 1: " in outputs[0]
+    assert "process 1: " not in outputs[1]  # said once
+
+
+def test_a_missing_process_is_named_in_time(toy_runs, tmp_path):
+    codes, outputs = toy_runs.run(
+        tmp_path,
+        processes=3,
+        devices=3,
+        only=[0, 1],
+        faults__join_seconds="6",
+        env={"UNCLIP_HOSTS": "alpha,beta,gamma"},
+    )
+    assert codes == [69, 69]
+    for output in outputs:
+        assert "process 2 (gamma) of 3 did not join within 6 s" in output
+        assert "Traceback" not in output
+
+
+def test_a_misconfigured_process_is_named(toy_runs, tmp_path):
+    codes, outputs = toy_runs.run(tmp_path, processes=2, env_of={1: {"UNCLIP_NUM_PROCESSES": "3"}})
+    assert codes == [2, 2]
+    for output in outputs:
+        assert "process 1 on" in output
+        assert "has processes 3" in output

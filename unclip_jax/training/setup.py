@@ -1,0 +1,122 @@
+"""What stays the same while a run lasts: its mesh, data, durations in steps, and compiled step."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from unclip_jax import data
+from unclip_jax.config import RunConfig, to_steps
+from unclip_jax.parallel import check_batch_size, make_mesh, shardings
+from unclip_jax.stages.stage import Stage
+from unclip_jax.training.begin import Fresh, Initial, place_replicated
+from unclip_jax.training.datasets import held_out_data, training_data
+from unclip_jax.training.loop import Plan
+from unclip_jax.training.optimizer import learning_rate, make_optimizer
+from unclip_jax.training.state import TrainState, init_state
+from unclip_jax.training.step import TrainStep, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+      frozen: on all devices.
+      target: shapes and shardings of the state.
+      fresh: how a new state is made.
+      step: the compiled step.
+    """
+
+    config: RunConfig
+    stage: Stage
+    workdir: pathlib.Path
+    mesh: Mesh
+    frozen: Any
+    dataset: data.Dataset | data.Mixture
+    held_out: data.Dataset | None
+    plan: Plan
+    target: TrainState
+    fresh: Fresh
+    step: TrainStep
+
+    @property
+    def batch_size(self) -> int:
+        """Examples of the global batch."""
+        return self.config.train.batch_size
+
+
+def set_up(
+    config: RunConfig, stage: Stage, frozen: Any, workdir: pathlib.Path, initial: Initial | None
+) -> Run:
+    """The run that a config describes, its state not yet made."""
+    mesh = make_mesh(config.mesh)
+    check_batch_size(config.train.batch_size, mesh)
+    dataset = training_data(config.data, stage.needs)
+    plan = make_plan(config, len(dataset))
+    schedule = learning_rate(
+        config.optim,
+        warmup_steps=_steps(config, config.optim.warmup, len(dataset), "optim.warmup"),
+        total_steps=plan.total,
+    )
+    tx = make_optimizer(config.optim, schedule)
+    abstract = _abstract_state(stage, tx)
+    layout = shardings(abstract, mesh)
+    return Run(
+        config=config,
+        stage=stage,
+        workdir=workdir,
+        mesh=mesh,
+        frozen=place_replicated(frozen, mesh),
+        dataset=dataset,
+        held_out=held_out_data(config.data, stage.needs),
+        plan=plan,
+        target=jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, layout
+        ),
+        fresh=Fresh(stage, tx, config.seed, layout, initial, config.init.only),
+        step=make_train_step(
+            stage,
+            tx,
+            schedule,
+            ema_decay=config.ema.decay,
+            seed=config.seed,
+            mesh=mesh,
+            state_shardings=layout,
+        ),
+    )
+
+
+def make_plan(config: RunConfig, dataset_size: int) -> Plan:
+    """The config's durations in steps."""
+    t = config.train
+
+    def steps(text: str, name: str) -> int:
+        return _steps(config, text, dataset_size, f"train.{name}")
+
+    def seconds(minutes: float | None) -> float | None:
+        return None if minutes is None else 60 * minutes
+
+    return Plan(
+        total=steps(t.duration, "duration"),
+        log_every=t.log_every,
+        checkpoint_every=steps(t.checkpoint_every, "checkpoint_every"),
+        validate_every=steps(t.validate_every, "validate_every"),
+        preview_every=steps(t.preview.every, "preview.every"),
+        time_limit_seconds=seconds(t.time_limit_minutes),
+        checkpoint_seconds=seconds(t.checkpoint_minutes),
+        keep_every=None if t.keep_every is None else steps(t.keep_every, "keep_every"),
+    )
+
+
+def _steps(config: RunConfig, text: str, dataset_size: int, where: str) -> int:
+    return to_steps(
+        text, batch_size=config.train.batch_size, dataset_size=dataset_size, where=f"config.{where}"
+    )
+
+
+def _abstract_state(stage: Stage, tx: optax.GradientTransformation) -> TrainState:
+    return jax.eval_shape(lambda: init_state(stage, tx, jax.random.key(0)))
