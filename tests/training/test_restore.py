@@ -1,6 +1,7 @@
 """Damaged checkpoints are found, set aside, and the one before is used."""
 
 import dataclasses
+import gc
 import json
 import os
 import shutil
@@ -20,6 +21,12 @@ from unclip_jax.training.state import TrainState
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 PROGRESS = Progress("{}", 2.0, skipped=((3, None, "{}"),), rollbacks=1)
+
+
+@pytest.fixture(autouse=True)
+def leave_nothing_to_complain_later():
+    yield
+    gc.collect()
 
 
 def state_at(step):
