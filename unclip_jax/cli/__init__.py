@@ -31,6 +31,8 @@ COMMANDS = {
     "export": ("export", "make a bundle of trained stages"),
     "sample": ("sample", "draw pictures from prompts"),
     "eval": ("evaluate", "measure how well pictures follow their prompts"),
+    "likelihood": ("likelihood", "bound a stage's negative log-likelihood, in bits per dimension"),
+    "moments": ("moments", "estimate what Analytic-DPM samples with, and let a bundle use it"),
     "launch": ("launch", "start a run anywhere and look after it"),
     "launch status": ("launch_status", "show launched runs"),
     "launch logs": ("launch_logs", "print the logs of a launched run"),

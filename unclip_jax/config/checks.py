@@ -86,6 +86,57 @@ def _sampling_steps(c: RunConfig) -> str | None:
     return None
 
 
+def _sampling_ranges(c: RunConfig) -> str | None:
+    s = c.sampling
+    ends = s.guidance_interval
+    if ends is not None and (len(ends) != 2 or ends[0] > ends[1]):
+        return (
+            f"config.sampling.guidance_interval={ends}: give the first and the last timestep, as "
+            "in 100,900"
+        )
+    for name, value in (
+        ("guidance_rescale", s.guidance_rescale),
+        ("threshold_quantile", s.threshold_quantile),
+    ):
+        if not 0 <= value <= 1:
+            return f"config.sampling.{name}: must be from 0 to 1, got {value}"
+    if s.variance == "learned_range" and not c.diffusion.learned_variance:
+        return (
+            "config.sampling.variance=learned_range needs a network that was trained with "
+            "config.diffusion.learned_variance=True"
+        )
+    if s.sampler == "analytic_dpm" and not s.moments and c.stage in ("decoder", "upsampler"):
+        return (
+            "config.sampling.sampler=analytic_dpm needs moments of a trained network, so it can't "
+            "draw the pictures of a training run: choose it later, see `unclip moments`"
+        )
+    return None
+
+
+def _noise_schedule(c: RunConfig) -> str | None:
+    d = c.diffusion
+    if d.zero_terminal_snr and d.prediction == "epsilon":
+        return (
+            "config.diffusion.zero_terminal_snr=True: epsilon says nothing about x_0 in pure "
+            "noise, so config.diffusion.prediction must be x0 or v"
+        )
+    if d.reference_size is not None and c.stage not in ("decoder", "upsampler"):
+        return f"config.diffusion.reference_size: config.stage={c.stage} has no picture size"
+    if d.reference_size is not None and d.reference_size <= 0:
+        return f"config.diffusion.reference_size: must be positive, got {d.reference_size}"
+    return None
+
+
+def _clip_batch(c: RunConfig) -> str | None:
+    m = c.model
+    if isinstance(m, ClipModel) and (m.tower_chunks < 1 or c.train.batch_size % m.tower_chunks):
+        return (
+            f"config.train.batch_size={c.train.batch_size} does not divide into "
+            f"config.model.tower_chunks={m.tower_chunks}"
+        )
+    return None
+
+
 def _clip_patches(c: RunConfig) -> str | None:
     m = c.model
     if isinstance(m, ClipModel) and m.image_size % m.patch_size:
@@ -208,6 +259,9 @@ RULES: tuple[Callable[[RunConfig], str | None], ...] = (
     _training_data,
     _durations,
     _sampling_steps,
+    _sampling_ranges,
+    _noise_schedule,
+    _clip_batch,
     _clip_patches,
     _heads,
     _pyramid,

@@ -7,16 +7,17 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from unclip_jax.config.schema import Sampling
+from unclip_jax.config.schema import RunConfig, Sampling
 from unclip_jax.config.typed import build, to_plain
 from unclip_jax.diffusion import SAMPLERS
 from unclip_jax.errors import UserError, did_you_mean
 from unclip_jax.generation.cascade import Cascade
+from unclip_jax.stages.sampling import configured_sampler
+from unclip_jax.stages.schedule import training_schedule
 
 Overrides = Mapping[str, Mapping[str, Any]]
 
-# Samplers that a name alone does not make: one runs backwards, one needs moments of the data.
-NOT_BY_NAME = ("ddim_inversion", "analytic_dpm")
+NOT_FOR_DRAWING = ("ddim_inversion",)  # it runs the other way
 
 
 def resolve(cascade: Cascade, overrides: Overrides | None = None) -> dict[str, Sampling]:
@@ -37,7 +38,7 @@ def resolve(cascade: Cascade, overrides: Overrides | None = None) -> dict[str, S
     for name, stage in stages.items():
         values = {**to_plain(stage.config.sampling), **overrides.get(name, {})}
         resolved[name] = build(Sampling, values, f"sampling.{name}")
-        _check(name, resolved[name], stage.config.diffusion.num_steps)
+        _check(name, resolved[name], stage.config)
     return resolved
 
 
@@ -52,8 +53,9 @@ def compiled_part(sampling: Sampling) -> Sampling:
     )
 
 
-def _check(name: str, sampling: Sampling, num_steps: int) -> None:
-    known = [s for s in SAMPLERS if s not in NOT_BY_NAME]
+def _check(name: str, sampling: Sampling, config: RunConfig) -> None:
+    num_steps = config.diffusion.num_steps
+    known = [s for s in SAMPLERS if s not in NOT_FOR_DRAWING]
     if sampling.sampler not in known:
         hint = did_you_mean(sampling.sampler, known)
         raise UserError(f"sampling.{name}.sampler: no sampler {sampling.sampler!r}{hint}")
@@ -64,3 +66,12 @@ def _check(name: str, sampling: Sampling, num_steps: int) -> None:
         )
     if sampling.candidates < 1:
         raise UserError(f"sampling.{name}.candidates: must be positive, got {sampling.candidates}")
+    if sampling.text_guidance_scale is not None and config.stage != "decoder":
+        raise UserError(
+            f"sampling.{name}.text_guidance_scale: only a decoder has another condition beside its "
+            "text"
+        )
+    try:
+        configured_sampler(training_schedule(config), config.diffusion, sampling)
+    except UserError as error:
+        raise UserError(f"sampling.{name}: {error}") from None

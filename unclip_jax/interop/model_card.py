@@ -79,12 +79,16 @@ def _stages(manifest: Manifest) -> str:
         "| stage | what it makes | parameters | steps | batch | stored as |",
         "|---|---|---|---|---|---|",
     ]
-    for name, stage in manifest.stages.items():
-        rows.append(
-            f"| {name} | {_makes(stage)} | {stage.parameters:,} | {stage.step:,} "
-            f"| {stage.config.train.batch_size:,} | {stage.dtype} |"
-        )
+    rows += [row(name, stage) for name, stage in manifest.stages.items()]
     return "\n".join(["## Stages", "", *rows, ""])
+
+
+def row(name: str, stage: StageEntry) -> str:
+    """The line of the table of stages."""
+    return (
+        f"| {name} | {_makes(stage)} | {stage.parameters:,} | {stage.step:,} "
+        f"| {stage.config.train.batch_size:,} | {stage.dtype} |"
+    )
 
 
 def _makes(stage: StageEntry) -> str:

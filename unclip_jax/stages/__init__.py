@@ -9,6 +9,7 @@ from unclip_jax.config.schema import (
 )
 from unclip_jax.errors import UserError
 from unclip_jax.stages import clip, decoder, prior, upsampler
+from unclip_jax.stages.sampling import check_sampling
 from unclip_jax.stages.stage import Stage
 
 __all__ = ["Stage", "build"]
@@ -20,6 +21,8 @@ def build(config: RunConfig, clip_model: ClipModel | None = None) -> Stage:
     Args:
       clip_model: the frozen CLIP's sizes, for the stages that build on one.
     """
+    if config.stage != "clip":
+        check_sampling(config)
     match config.model:
         case ClipModel() as model:
             return clip.build(config, model)

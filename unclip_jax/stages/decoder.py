@@ -4,6 +4,8 @@ The embedding and the caption are dropped independently (10 % and 50 % in the pa
 either can be guided, or left out, when sampling.
 """
 
+from functools import partial
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
@@ -14,7 +16,7 @@ from unclip_jax.models import Clip, Decoder, TextFeatures, TextTower, UNet
 from unclip_jax.stages import embedding, features
 from unclip_jax.stages.clip import make_clip
 from unclip_jax.stages.conditions import flags
-from unclip_jax.stages.objective import diffusion_loss
+from unclip_jax.stages.objective import Network, diffusion_loss
 from unclip_jax.stages.sampling import Conditions, draw
 from unclip_jax.stages.stage import Batch, Diagnostics, Params, Stage
 
@@ -59,7 +61,7 @@ def context_length(model: DecoderModel, clip: ClipModel) -> int:
 def build(config: RunConfig, model: DecoderModel, clip_model: ClipModel) -> Stage:
     """The stage of a config whose `stage` is "decoder", beside the frozen CLIP of `clip_model`."""
     net, clip = make_decoder(config, model), make_clip(clip_model, config.precision.compute)
-    objective = diffusion_loss(config.diffusion, num_levels=256)
+    objective = diffusion_loss(config, num_levels=256)
     stored = config.data.embeddings == "stored"
     reads_clip_text = model.text_encoder == "clip"
     size = model.image_size
@@ -99,7 +101,18 @@ def build(config: RunConfig, model: DecoderModel, clip_model: ClipModel) -> Stag
                 dropout_keys=dropout,
             )
 
-        return objective(network, images.to_float(batch[f"image_{size}"]), keys)
+        return objective(network, images.to_float(batch[f"image_{size}"]), keys, frozen)
+
+    def task(
+        params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
+    ) -> tuple[Network, Float[Array, "b s s 3"]]:
+        del keys  # nothing is drawn
+        z = features.image_embedding(clip, frozen, batch)
+        no = jnp.zeros(len(z), bool)
+        conditioning = condition(model, clip, frozen, z, batch["tokens"])
+        conditioning |= {"drop_image": no, "drop_text": no}
+        network = partial(net.apply, {"params": params}, **conditioning)
+        return network, images.to_float(batch[f"image_{size}"])
 
     def preview(
         params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
@@ -118,7 +131,7 @@ def build(config: RunConfig, model: DecoderModel, clip_model: ClipModel) -> Stag
         embeddings=(("image",) if stored else ())
         + (features.stored_text(config, "clip") if reads_clip_text else ()),
     )
-    return Stage("decoder", needs, init, loss, preview)
+    return Stage("decoder", needs, init, loss, preview, memory=objective.memory, task=task)
 
 
 def sample_decoder(
@@ -151,10 +164,11 @@ def sample_decoder(
         Conditions(
             cond=shared | {"drop_image": no, "drop_text": no},
             uncond=shared | {"drop_image": yes, "drop_text": yes},
+            partial=shared | {"drop_image": no, "drop_text": yes},
         ),
         (model.image_size, model.image_size, 3),
         keys,
-        diffusion=config.diffusion,
+        config=config,
         sampling=sampling,
         guidance_scale=guidance_scale,
     )

@@ -2,6 +2,11 @@
 
 Diagnostics are split by quartile of the timestep (q0 cleanest, q3 noisiest): a mean over all t
 hides which end of the process is being learned.
+
+With `time_sampler="importance"` timesteps are drawn by the losses they gave, see
+`diffusion.timesteps`. That memory, [T], is the stage's `Memory`: part of the training state,
+updated after each step. Without one at hand, as in validation, timesteps are uniform; the expected
+loss is the same.
 """
 
 import dataclasses
@@ -10,16 +15,19 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from unclip_jax.config.schema import Diffusion
+from unclip_jax.config.schema import RunConfig
 from unclip_jax.core import rng
 from unclip_jax.diffusion import (
     GaussianProcess,
     Objective,
-    make_schedule,
+    importance_weights,
+    sample_important_timesteps,
     sample_timesteps,
     training_loss,
+    update_second_moments,
 )
-from unclip_jax.stages.stage import Diagnostics
+from unclip_jax.stages.schedule import training_schedule
+from unclip_jax.stages.stage import MEMORY, Diagnostics, Memory, Params
 
 Network = Callable[[Array, Array], Array]
 
@@ -33,34 +41,61 @@ class DiffusionLoss:
     time_sampler: str
 
     def __call__(
-        self, network: Network, x0: Float[Array, "b *data"], keys: Key[Array, " b"]
+        self, network: Network, x0: Float[Array, "b *data"], keys: Key[Array, " b"], frozen: Params
     ) -> tuple[Float[Array, " b"], Diagnostics]:
         """Per-example losses and diagnostics of `network(x_t, t)` on clean data `x0`.
 
-        Example i's timestep and noise come from keys[i] alone.
+        Example i's timestep and noise come from keys[i] (and the memory) alone.
         """
-        t = sample_timesteps(keys, self.process.num_steps, self.time_sampler)
+        t, correction = self.timesteps(keys, frozen.get(MEMORY))
         noise = rng.normal(rng.fold_in_name(keys, "noise"), x0.shape[1:])
         x_t = self.process.corrupt(x0, t, noise)
         loss, diagnostics = training_loss(
             self.process, self.objective, network(x_t, t), x0=x0, x_t=x_t, noise=noise, t=t
         )
-        return loss, by_quartile(diagnostics, t, self.process.num_steps)
+        return loss * correction, by_quartile(diagnostics, t, self.process.num_steps)
+
+    def timesteps(
+        self, keys: Key[Array, " b"], memory: Float[Array, " t"] | None
+    ) -> tuple[Int[Array, " b"], Float[Array, " b"]]:
+        """t of each example, and what its loss is multiplied by."""
+        if self.time_sampler == "importance" and memory is not None:
+            return sample_important_timesteps(keys, importance_weights(memory))
+        kind = "uniform" if self.time_sampler == "importance" else self.time_sampler
+        return sample_timesteps(keys, self.process.num_steps, kind), jnp.ones(len(keys))
+
+    @property
+    def memory(self) -> Memory | None:
+        """The mean squared loss of each step, for the importance sampler."""
+        if self.time_sampler != "importance":
+            return None
+        return Memory(lambda: jnp.ones(self.process.num_steps, jnp.float32), self._remember)
+
+    def _remember(
+        self, memory: Float[Array, " t"], losses: Float[Array, " b"], keys: Key[Array, " b"]
+    ) -> Float[Array, " t"]:
+        t, correction = self.timesteps(keys, memory)
+        return update_second_moments(memory, t, losses / correction)
 
 
-def diffusion_loss(config: Diffusion, num_levels: int | None) -> DiffusionLoss:
+def diffusion_loss(config: RunConfig, num_levels: int | None) -> DiffusionLoss:
     """The loss of a config; `num_levels` is 256 for pictures, None for continuous data."""
+    diffusion = config.diffusion
     return DiffusionLoss(
-        GaussianProcess(make_schedule(config.schedule, config.num_steps)),
+        GaussianProcess(training_schedule(config)),
         Objective(
-            prediction=config.prediction,
-            learned_variance=config.learned_variance,
-            loss=config.loss,
-            weighting=config.weighting,
-            vlb_weight=config.vlb_weight,
+            prediction=diffusion.prediction,
+            learned_variance=diffusion.learned_variance,
+            loss=diffusion.loss,
+            weighting=diffusion.weighting,
+            vlb_weight=diffusion.vlb_weight,
+            huber_delta=diffusion.huber_delta,
+            min_snr_gamma=diffusion.min_snr_gamma,
+            p2_gamma=diffusion.p2_gamma,
+            p2_k=diffusion.p2_k,
             num_levels=num_levels,
         ),
-        config.time_sampler,
+        diffusion.time_sampler,
     )
 
 

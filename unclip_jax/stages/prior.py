@@ -5,6 +5,8 @@ dropped in 10 % of the examples, the noised embedding never. Drawing several can
 the one with the highest dot product with the text embedding is the paper's "two samples".
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
@@ -16,7 +18,7 @@ from unclip_jax.models import PriorTransformer, TextFeatures
 from unclip_jax.stages import embedding, features
 from unclip_jax.stages.clip import make_clip
 from unclip_jax.stages.conditions import flags
-from unclip_jax.stages.objective import diffusion_loss
+from unclip_jax.stages.objective import Network, diffusion_loss
 from unclip_jax.stages.sampling import Conditions, draw
 from unclip_jax.stages.stage import Batch, Diagnostics, Params, Stage
 
@@ -48,7 +50,7 @@ def build(config: RunConfig, model: PriorModel, clip_model: ClipModel) -> Stage:
     """The stage of a config whose `stage` is "prior", beside the frozen CLIP of `clip_model`."""
     net = make_prior(config, model, clip_model)
     clip = make_clip(clip_model, config.precision.compute)
-    objective = diffusion_loss(config.diffusion, num_levels=None)
+    objective = diffusion_loss(config, num_levels=None)
     length = context_length(model, clip_model)
 
     def init(key: Key[Array, ""]) -> Params:
@@ -76,7 +78,17 @@ def build(config: RunConfig, model: PriorModel, clip_model: ClipModel) -> Stage:
         def network(x_t: Array, t: Array) -> Array:
             return net.apply({"params": params}, x_t, t, **conditioning, drop_text=drop)
 
-        return objective(network, x0, keys)
+        return objective(network, x0, keys, frozen)
+
+    def task(
+        params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
+    ) -> tuple[Network, Float[Array, "b d"]]:
+        del keys  # nothing is drawn
+        z = features.image_embedding(clip, frozen, batch)
+        conditioning = condition(model, clip, frozen, batch["tokens"])
+        conditioning["drop_text"] = jnp.zeros(len(z), bool)
+        network = partial(net.apply, {"params": params}, **conditioning)
+        return network, embedding.encode(model.embedding_scale, z, features.statistics(frozen))
 
     stored = config.data.embeddings == "stored"
     stored_text = features.stored_text(config, model.text_encoder)
@@ -85,7 +97,7 @@ def build(config: RunConfig, model: PriorModel, clip_model: ClipModel) -> Stage:
         context_length=length,
         embeddings=(("image",) if stored else ()) + stored_text,
     )
-    return Stage("prior", needs, init, loss)
+    return Stage("prior", needs, init, loss, memory=objective.memory, task=task)
 
 
 def sample_prior(
@@ -119,7 +131,7 @@ def sample_prior(
             Conditions(conditioning | {"drop_text": no}, conditioning | {"drop_text": yes}),
             (clip_model.embedding_dim,),
             jax.vmap(jax.random.fold_in, (0, None))(rng.fold_in_name(keys, "candidate"), number),
-            diffusion=config.diffusion,
+            config=config,
             sampling=sampling,
             guidance_scale=guidance_scale,
         )

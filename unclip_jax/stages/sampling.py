@@ -7,20 +7,29 @@ on keys[i] and on its own conditioning only.
 import dataclasses
 from typing import Any
 
+import numpy as np
 from jaxtyping import Array, Float, Key
 
-from unclip_jax.config.schema import Diffusion, Sampling
+from unclip_jax.config.schema import Diffusion, RunConfig, Sampling
 from unclip_jax.diffusion import (
+    DynamicThresholding,
     GaussianProcess,
     Guidance,
+    Moments,
+    NoiseSchedule,
+    Sampler,
     StaticThresholding,
     initial_noise,
     make_denoiser,
     make_sampler,
-    make_schedule,
     sample,
+    spaced_timesteps,
 )
 from unclip_jax.diffusion.guidance import Network
+from unclip_jax.diffusion.respacing import Spacing
+from unclip_jax.diffusion.thresholding import Thresholding
+from unclip_jax.errors import UserError
+from unclip_jax.stages.schedule import training_schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +39,12 @@ class Conditions:
     Attributes:
       cond: the condition.
       uncond: what guidance moves away from; None for stages without guidance.
+      partial: `cond` without its text, where text can be guided on its own; else None.
     """
 
     cond: Any
     uncond: Any = None
+    partial: Any = None
 
 
 def draw(
@@ -42,7 +53,7 @@ def draw(
     shape: tuple[int, ...],
     keys: Key[Array, " b"],
     *,
-    diffusion: Diffusion,
+    config: RunConfig,
     sampling: Sampling,
     guidance_scale: Float[Array, ""] | float,
 ) -> Float[Array, "b *data"]:
@@ -53,34 +64,107 @@ def draw(
       conditions: pytrees with the batch leading.
       shape: of one example.
       keys: one per example.
-      diffusion: how the network was trained.
+      config: how the network was trained.
       sampling: sampler and steps. Its `guidance_scale` only decides, statically, whether the
         unconditional pass is computed at all: not if it is 1.
       guidance_scale: the scale in force; may be traced.
     """
-    schedule = make_schedule(diffusion.schedule, diffusion.num_steps)
-    guided = conditions.uncond is not None and sampling.guidance_scale != 1.0
+    schedule = training_schedule(config)
+    guidance = make_guidance(conditions, sampling, guidance_scale)
     denoiser = make_denoiser(
         network,
         GaussianProcess(schedule),
-        diffusion.prediction,
-        conditioning=None if guided else conditions.cond,
-        learned_variance=diffusion.learned_variance,
-        guidance=Guidance(conditions.cond, conditions.uncond, guidance_scale) if guided else None,
-        thresholding=None
-        if sampling.clip_range is None
-        else StaticThresholding(sampling.clip_range),
+        config.diffusion.prediction,
+        conditioning=conditions.cond if guidance is None else None,
+        learned_variance=config.diffusion.learned_variance,
+        guidance=guidance,
+        thresholding=make_thresholding(sampling),
     )
-    sampler = make_sampler(
-        sampling.sampler, schedule, sampling.steps, **_options(diffusion, sampling)
-    )
+    sampler = configured_sampler(schedule, config.diffusion, sampling)
     return sample(sampler, denoiser, initial_noise(keys, shape), keys)
 
 
-def _options(diffusion: Diffusion, sampling: Sampling) -> dict[str, Any]:
+def make_guidance(
+    conditions: Conditions, sampling: Sampling, guidance_scale: Float[Array, ""] | float
+) -> Guidance | None:
+    """The configured guidance; None if there is none.
+
+    With a `text_guidance_scale` of its own, `guidance_scale` is that of the other conditions.
+    """
+    text_scale = sampling.text_guidance_scale
+    if conditions.uncond is None or (sampling.guidance_scale == 1.0 and text_scale is None):
+        return None
+    options: dict[str, Any] = {
+        "interval": sampling.guidance_interval,
+        "rescale": sampling.guidance_rescale or None,
+    }
+    if text_scale is None:
+        return Guidance(conditions.cond, conditions.uncond, guidance_scale, **options)
+    if conditions.partial is None:
+        raise UserError(
+            "sampling.text_guidance_scale: this stage has no condition beside its text, so that "
+            "guidance_scale is the only one"
+        )
+    return Guidance(
+        conditions.cond,
+        conditions.uncond,
+        text_scale,
+        intermediate=conditions.partial,
+        intermediate_scale=guidance_scale,
+        **options,
+    )
+
+
+def make_thresholding(sampling: Sampling) -> Thresholding | None:
+    """How the predicted x_0 is confined; None if it is not."""
+    if sampling.clip_range is None:
+        return None
+    if sampling.thresholding == "dynamic":
+        return DynamicThresholding(sampling.threshold_quantile, sampling.clip_range)
+    return StaticThresholding(sampling.clip_range)
+
+
+def configured_sampler(
+    schedule: NoiseSchedule, diffusion: Diffusion, sampling: Sampling
+) -> Sampler:
+    """The sampler of a config.
+
+    Raises:
+      UserError: an unknown sampler, steps that the schedule has not, or missing moments.
+    """
+    spacing = spacing_of(sampling)
+    options = _options(spacing, diffusion, sampling)
+    return make_sampler(sampling.sampler, schedule, spacing, **options)
+
+
+def check_sampling(config: RunConfig) -> None:
+    """Raises the `UserError` that drawing would, but for moments that are still to be estimated."""
+    sampling = config.sampling
+    if sampling.sampler == "analytic_dpm" and not sampling.moments:
+        sampling = dataclasses.replace(sampling, sampler="ddpm")
+    configured_sampler(training_schedule(config), config.diffusion, sampling)
+
+
+def spacing_of(sampling: Sampling) -> Spacing:
+    """Which timesteps are visited, as `diffusion.respacing` writes it."""
+    return sampling.steps if sampling.spacing is None else sampling.spacing
+
+
+def _options(spacing: Spacing, diffusion: Diffusion, sampling: Sampling) -> dict[str, Any]:
     """The options of the named sampler that the config decides."""
-    if sampling.sampler == "ddim":
-        return {"eta": sampling.eta}
-    if sampling.sampler == "ddpm":
-        return {"variance": "learned_range" if diffusion.learned_variance else "fixed_small"}
+    match sampling.sampler:
+        case "ddim":
+            return {"eta": sampling.eta}
+        case "ddpm":
+            learned = "learned_range" if diffusion.learned_variance else "fixed_small"
+            return {"variance": sampling.variance or learned}
+        case "analytic_dpm":
+            visited = spaced_timesteps(diffusion.num_steps, spacing)
+            if len(visited) != len(sampling.moments):
+                raise UserError(
+                    f"sampling.sampler=analytic_dpm needs a moment for each of {len(visited)} "
+                    f"steps, but has {len(sampling.moments)}: estimate them with `unclip moments`"
+                )
+            moments = Moments(visited, np.array(sampling.moments), examples=0)
+            return {"moments": moments, "limit": sampling.clip_range}
     return {}

@@ -23,6 +23,26 @@ Loss = Callable[[Params, Params, Batch, Key[Array, " b"]], tuple[Float[Array, " 
 Init = Callable[[Key[Array, ""]], Params]
 Constrain = Callable[[Params], Params]
 Preview = Callable[[Params, Params, Batch, Key[Array, " b"]], dict[str, Array]]
+Task = Callable[
+    [Params, Params, Batch, Key[Array, " b"]],
+    tuple[Callable[[Array, Array], Array], Float[Array, "b *data"]],
+]
+
+MEMORY = "memory"
+"""Under this name the loss finds the memory among `frozen`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """What a stage remembers of its losses from one step to the next, part of the training state.
+
+    Attributes:
+      init: () -> arrays.
+      update: (memory, losses [B] and keys [B] of one step) -> memory.
+    """
+
+    init: Callable[[], Any]
+    update: Callable[[Any, Float[Array, " b"], Key[Array, " b"]], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +57,9 @@ class Stage:
       preview: (params, frozen, batch, keys) -> {column label: images [B, H, W, 3] in [-1, 1]};
         None for stages that draw nothing.
       constrain: parameters after an update -> parameters in their allowed range; None if all are.
+      memory: None for stages that remember nothing.
+      task: (params, frozen, batch, keys) -> (network, x_0): the denoising that the stage is for,
+        network(x_t, t) bound to the batch with no condition dropped; None without diffusion.
     """
 
     name: str
@@ -45,3 +68,5 @@ class Stage:
     loss: Loss
     preview: Preview | None = None
     constrain: Constrain | None = None
+    memory: Memory | None = None
+    task: Task | None = None

@@ -7,6 +7,8 @@ worse: what a decoder draws is never as crisp as a real thumbnail (`degradation.
 told how much (conditioning augmentation, Ho et al. 2021, arXiv 2106.15282, section 4).
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
@@ -17,7 +19,7 @@ from unclip_jax.core import images, precision, rng
 from unclip_jax.diffusion import GaussianProcess, make_schedule
 from unclip_jax.models import UNet, Upsampler
 from unclip_jax.stages import degradation
-from unclip_jax.stages.objective import diffusion_loss
+from unclip_jax.stages.objective import Network, diffusion_loss
 from unclip_jax.stages.sampling import Conditions, draw
 from unclip_jax.stages.stage import Batch, Diagnostics, Params, Stage
 
@@ -52,7 +54,7 @@ def make_upsampler(config: RunConfig, model: UpsamplerModel) -> Upsampler:
 def build(config: RunConfig, model: UpsamplerModel) -> Stage:
     """The stage of a config whose `stage` is "upsampler"."""
     net = make_upsampler(config, model)
-    objective = diffusion_loss(config.diffusion, num_levels=256)
+    objective = diffusion_loss(config, num_levels=256)
     field = f"image_{model.image_size}"
 
     def init(key: Key[Array, ""]) -> Params:
@@ -64,7 +66,6 @@ def build(config: RunConfig, model: UpsamplerModel) -> Stage:
     def loss(
         params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
     ) -> tuple[Float[Array, " b"], Diagnostics]:
-        del frozen
         high = crop(model, images.to_float(batch[field]), keys)
         low = corrupt(model, high, keys)
         level = {}
@@ -79,7 +80,17 @@ def build(config: RunConfig, model: UpsamplerModel) -> Stage:
         def network(x_t: Array, t: Array) -> Array:
             return net.apply({"params": params}, x_t, t, low_res=low, **level)
 
-        return objective(network, high, keys)
+        return objective(network, high, keys, frozen)
+
+    def task(
+        params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
+    ) -> tuple[Network, Float[Array, "b s s 3"]]:
+        """On whole pictures, and without corruption: what sampling does."""
+        del frozen
+        high = images.to_float(batch[field])
+        low = degradation.shrink(high, model.low_size)
+        given = condition(config, model, low, keys, config.sampling)
+        return partial(net.apply, {"params": params}, **given), high
 
     def preview(
         params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
@@ -90,7 +101,8 @@ def build(config: RunConfig, model: UpsamplerModel) -> Stage:
         drawn = sample_upsampler(config, model, params, low, keys, sampling=config.sampling)
         return {"small": low, "upsampled": drawn, "real": high}
 
-    return Stage("upsampler", BatchNeeds(image_sizes=(model.image_size,)), init, loss, preview)
+    needs = BatchNeeds(image_sizes=(model.image_size,))
+    return Stage("upsampler", needs, init, loss, preview, memory=objective.memory, task=task)
 
 
 def sample_upsampler(
@@ -107,25 +119,35 @@ def sample_upsampler(
     With noise augmentation, noise of level `sampling.low_noise` is put on the small pictures first.
     """
     net = make_upsampler(config, model)
-    condition = {"low_res": low}
-    if model.noise_augmentation:
-        steps = round(sampling.low_noise * config.diffusion.num_steps)
-        low = add_noise(config, low, jnp.full(len(low), steps), keys)
-        level = jnp.full(len(low), steps / config.diffusion.num_steps)
-        condition = {"low_res": low, "noise_level": level}
 
     def network(x_t: Array, t: Array, condition: dict[str, Array]) -> Array:
         return net.apply({"params": params}, x_t, t, **condition)
 
     return draw(
         network,
-        Conditions(condition),
+        Conditions(condition(config, model, low, keys, sampling)),
         (model.image_size, model.image_size, 3),
         keys,
-        diffusion=config.diffusion,
+        config=config,
         sampling=sampling,
         guidance_scale=1.0,
     )
+
+
+def condition(
+    config: RunConfig,
+    model: UpsamplerModel,
+    low: Float[Array, "b l l 3"],
+    keys: Key[Array, " b"],
+    sampling: Sampling,
+) -> dict[str, Array]:
+    """The network's arguments when sampling: the small pictures, noised if it knows noise."""
+    if not model.noise_augmentation:
+        return {"low_res": low}
+    steps = round(sampling.low_noise * config.diffusion.num_steps)
+    low = add_noise(config, low, jnp.full(len(low), steps), keys)
+    level = jnp.full(len(low), steps / config.diffusion.num_steps)
+    return {"low_res": low, "noise_level": level}
 
 
 def crop_sizes(model: UpsamplerModel) -> tuple[int, int]:

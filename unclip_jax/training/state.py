@@ -20,12 +20,14 @@ from unclip_jax.stages.stage import Stage
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Step counter (int32), parameters, their moving average (float32) and optimiser state."""
+    """Step counter (int32), parameters, their moving average (float32), optimiser state, and what
+    the stage remembers of its losses ({} for most)."""
 
     step: Int[Array, ""]
     params: Any
     ema_params: Any
     opt_state: Any
+    memory: Any = dataclasses.field(default_factory=dict)
 
 
 def init_state(
@@ -47,4 +49,5 @@ def init_state(
         params=params,
         ema_params=trees.copy(params),
         opt_state=tx.init(params),
+        memory={} if stage.memory is None else stage.memory.init(),
     )

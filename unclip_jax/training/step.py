@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from unclip_jax.core import rng
 from unclip_jax.parallel import batch_sharding, replicated
-from unclip_jax.stages.stage import Batch, Diagnostics, Stage
+from unclip_jax.stages.stage import MEMORY, Batch, Diagnostics, Stage
 from unclip_jax.training import ema
 from unclip_jax.training.guard import all_finite, keep_if_finite
 from unclip_jax.training.state import TrainState
@@ -41,11 +41,15 @@ def make_train_step(
         rows = jax.tree.leaves(batch)[0].shape[0]
         keys = rng.example_keys(jax.random.key(seed), "train", state.step, rows)
 
-        def objective(params: Any) -> tuple[Float[Array, ""], Diagnostics]:
-            losses, diagnostics = stage.loss(params, frozen, batch, keys)
-            return jnp.mean(losses), diagnostics
+        known = frozen if stage.memory is None else {**frozen, MEMORY: state.memory}
 
-        (loss, diagnostics), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        def objective(params: Any) -> tuple[Float[Array, ""], tuple[Array, Diagnostics]]:
+            losses, diagnostics = stage.loss(params, known, batch, keys)
+            return jnp.mean(losses), (losses, diagnostics)
+
+        (loss, (losses, diagnostics)), grads = jax.value_and_grad(objective, has_aux=True)(
+            state.params
+        )
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         if stage.constrain is not None:
@@ -60,9 +64,11 @@ def make_train_step(
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
             "ema_decay": decay,
         }
-        new = TrainState(
-            state.step + 1, params, ema.update(state.ema_params, params, decay), opt_state
-        )
+        memory = state.memory
+        if stage.memory is not None:
+            memory = stage.memory.update(memory, losses, keys)
+        averaged = ema.update(state.ema_params, params, decay)
+        new = TrainState(state.step + 1, params, averaged, opt_state, memory)
         finite = all_finite(loss, metrics["grad_norm"])
         metrics["skipped"] = 1 - finite.astype(jnp.float32)
         return keep_if_finite(finite, new, state), metrics

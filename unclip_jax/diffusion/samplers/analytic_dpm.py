@@ -57,16 +57,27 @@ def estimate_moments(
       denoiser: conditioned on the batch, without guidance and thresholding.
       timesteps: at least those that will be visited, see `spaced_timesteps`.
     """
+    timesteps = np.asarray(timesteps, np.int32)
+    each = squared_epsilon(process, denoiser, x0, keys, jnp.asarray(timesteps))
+    return Moments(timesteps, np.asarray(each, np.float64).mean(axis=1), len(x0))
+
+
+def squared_epsilon(
+    process: GaussianProcess,
+    denoiser: Denoiser,
+    x0: Float[Array, "b *data"],
+    keys: Key[Array, " b"],
+    timesteps: Int[Array, " k"],
+) -> Float[Array, "k b"]:
+    """The mean of epsilon_hat^2 over the values of each example; arguments as above."""
     keys = fold_in_name(keys, "moments")
 
-    def squared_epsilon(step: Int[Array, ""]) -> Float[Array, ""]:
+    def at_step(step: Int[Array, ""]) -> Float[Array, " b"]:
         t = jnp.full(len(x0), step)
         x_t = process.corrupt(x0, t, step_noise(keys, step, x0.shape[1:]))
-        return jnp.mean(jnp.square(denoiser(x_t, t).epsilon))
+        return jnp.mean(jnp.square(denoiser(x_t, t).epsilon).reshape(len(x0), -1), axis=1)
 
-    timesteps = np.asarray(timesteps, np.int32)
-    means = jax.lax.map(squared_epsilon, jnp.asarray(timesteps))
-    return Moments(timesteps, np.asarray(means, np.float64), len(x0))
+    return jax.lax.map(at_step, timesteps)
 
 
 def merge_moments(first: Moments, second: Moments) -> Moments:
