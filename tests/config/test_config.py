@@ -42,6 +42,14 @@ def test_defaults_fill_in_and_round_trip():
     assert from_mapping(json.loads(json.dumps(to_mapping(config)))) == config
 
 
+def test_configs_are_static_arguments_of_compiled_programs():
+    values = json.loads(json.dumps(DECODER))
+    part = {"a": {"shards": "a.tar", "weight": 1.0}}
+    mixed = from_mapping(values | {"data": {"mixture": part}})
+    assert hash(from_mapping(values)) == hash(from_mapping(values))
+    assert {mixed: 1}[from_mapping(values | {"data": {"mixture": part}})] == 1
+
+
 def test_the_config_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         from_mapping(DECODER).seed = 3

@@ -53,7 +53,12 @@ def read_subject(args: argparse.Namespace) -> Subject:
     names = ["clip", args.stage] if kind in ("prior", "decoder") else [args.stage]
     found = read_bundle(args.bundle, names).cascade.named()
     trained = found[args.stage]
-    fields = dataclasses.replace(trained.config.data, validation=args.shards, embeddings="computed")
+    fields = dataclasses.replace(
+        trained.config.data,
+        validation=args.shards,
+        embeddings="computed",
+        text_features="computed",
+    )
     config = dataclasses.replace(trained.config, data=fields)
     model, frozen = None, {}
     if "clip" in found and args.stage != "clip":

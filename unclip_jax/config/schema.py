@@ -170,7 +170,8 @@ class Data:
     """
 
     train: str | None = None  # one data set, or
-    mixture: dict[str, Part] = field(default_factory=dict)  # several; weights may change in a run
+    # several; weights may change in a run. Configs are hashed as static arguments, dicts can't be.
+    mixture: dict[str, Part] = field(default_factory=dict, hash=False)
     validation: str | None = None
     where: tuple[str, ...] = ()  # filters of `train` on the samples' json: "aesthetic >= 5"
     embeddings: Literal["computed", "stored"] = "computed"

@@ -109,7 +109,8 @@ def build(config: RunConfig, model: DecoderModel, clip_model: ClipModel) -> Stag
         del keys  # nothing is drawn
         z = features.image_embedding(clip, frozen, batch)
         no = jnp.zeros(len(z), bool)
-        conditioning = condition(model, clip, frozen, z, batch["tokens"])
+        text = features.batch_text(clip, frozen, batch) if reads_clip_text else None
+        conditioning = condition(model, frozen, z, text, batch["tokens"])
         conditioning |= {"drop_image": no, "drop_text": no}
         network = partial(net.apply, {"params": params}, **conditioning)
         return network, images.to_float(batch[f"image_{size}"])

@@ -85,7 +85,8 @@ def build(config: RunConfig, model: PriorModel, clip_model: ClipModel) -> Stage:
     ) -> tuple[Network, Float[Array, "b d"]]:
         del keys  # nothing is drawn
         z = features.image_embedding(clip, frozen, batch)
-        conditioning = condition(model, clip, frozen, batch["tokens"])
+        found = features.batch_text(clip, frozen, batch)
+        conditioning = condition(model, found, batch["tokens"])
         conditioning["drop_text"] = jnp.zeros(len(z), bool)
         network = partial(net.apply, {"params": params}, **conditioning)
         return network, embedding.encode(model.embedding_scale, z, features.statistics(frozen))
