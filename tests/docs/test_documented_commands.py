@@ -53,7 +53,7 @@ def test_links_lead_somewhere(page):
 def test_the_examples_in_help_texts_parse():
     for module, _ in COMMANDS.values():
         text = importlib.import_module(f"unclip_jax.cli.{module}").__doc__
-        examples = re.findall(r"^  unclip (.*(?:\\\n.*)*)$", text, re.MULTILINE)
+        examples = re.findall(r"^  unclip ((?:[^\\\n]|\\\n)*)$", text, re.MULTILINE)
         assert examples, module
         for example in examples:
             parse(shlex.split(example.replace("\\\n", " "), comments=True))

@@ -9,7 +9,7 @@ from unclip_jax.config.needs import BatchNeeds
 from unclip_jax.core import images, rng
 from unclip_jax.stages.objective import diffusion_loss
 from unclip_jax.stages.stage import Stage
-from unclip_jax.training.checkpoint import load_ema_params
+from unclip_jax.training.restore import load_ema_params
 from unclip_jax.training.run import train
 
 SETTINGS = {
