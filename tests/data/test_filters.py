@@ -8,6 +8,7 @@ import pytest
 from unclip_jax.data import BatchFields, eval_batches, open_dataset
 from unclip_jax.data.catalog import summarise
 from unclip_jax.data.filters import Filter, keep_mask, parse_filter
+from unclip_jax.data.lint import lint_shards
 from unclip_jax.errors import UserError
 from unclip_jax.text import tokenize
 
@@ -89,3 +90,10 @@ def test_nothing_passes(tmp_path, make_shards):
     folder = make_shards(tmp_path / "s", (5,), scored)
     with pytest.raises(UserError, match=r"no sample .* passes score > 99 and n > 0"):
         open_dataset(folder, FIELDS, where=["score > 99", "n > 0"])
+
+
+def test_the_linter_counts_what_does_not_pass(tmp_path, make_shards):
+    folder = make_shards(tmp_path / "s", (20,), scored)
+    report = lint_shards([f"{folder}/00000.tar"], where=["n >= 15"])
+    assert report.totals() == {"filtered": 15}
+    assert list((tmp_path / "s").glob("*.keep"))  # remembered for training

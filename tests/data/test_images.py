@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unclip_jax.data import images
 from unclip_jax.data.fields import BadSample
 from unclip_jax.data.images import Crop, decode_image
 
@@ -171,3 +172,14 @@ def test_limits():
         decode_image(GOOD, (32,), min_side=65)
     with pytest.raises(BadSample, match="image_too_large"):
         decode_image(GOOD, (32,), max_pixels=64 * 64 - 1)
+
+
+def test_long_pictures_and_large_files_are_bad_only_if_asked(monkeypatch):
+    data = saved(Image.fromarray(smooth(40, 100)), "JPEG")
+    assert decode_image(data, (8,))[0].shape == (8, 8, 3)
+    assert decode_image(data, (8,), max_aspect=2.5)[0].shape == (8, 8, 3)
+    with pytest.raises(BadSample, match="image_too_long: 100x40"):
+        decode_image(data, (8,), max_aspect=2.4)
+    monkeypatch.setattr(images, "MAX_BYTES", len(data) - 1)
+    with pytest.raises(BadSample, match=f"image_too_large: {len(data)} bytes"):
+        decode_image(data, (8,))

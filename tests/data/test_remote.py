@@ -236,3 +236,16 @@ def test_cache_keeps_its_budget_and_fetches_once():
         cache.get(("a", 0, number), fetch(number))
     assert fetched == [0, 1, 2, 1]  # 2 pushed out 1, not the 0 used just before
     assert chunks_module.CHUNK == 64
+
+
+def test_a_file_system_that_never_answers_is_an_error(monkeypatch):
+    """Of fsspec's file systems not all time out by themselves."""
+    released = threading.Event()
+    monkeypatch.setattr(remote_module, "_read", lambda *_: released.wait(10))
+    reader = RemoteReader(Policy(attempts=2, first_wait=0.01, hedge_after=0.02, deadline=0.1))
+    try:
+        with pytest.raises(ShardError, match=r"bytes 3 to 8.*2 tries failed.*no answer in time"):
+            reader.fetch("memory://x/a.tar", 100, 3, 5)
+        assert reader.hedges == 2
+    finally:
+        released.set()

@@ -3,8 +3,11 @@
 Reads headers; with --content every sample is decoded too. Exit code 1 if a shard is unreadable, or
 (with --strict) if anything was found.
 
+With --where it also evaluates filters on the samples' json, and keeps the result for training.
+
 Example:
   unclip data lint 'data/*.tar' --content
+  unclip data lint 'data/*.tar' --where 'aesthetic >= 5' 'width >= 256'
 """
 
 import argparse
@@ -19,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("shards", nargs="+", metavar="PATTERN")
     parser.add_argument("--content", action="store_true", help="also decode every sample")
+    parser.add_argument("--where", nargs="+", default=[], metavar="FILTER", help="'KEY >= VALUE'")
     parser.add_argument("--strict", action="store_true", help="exit code 1 for any finding")
     parser.add_argument("--json", action="store_true", help="print the report as json")
     parser.add_argument("--index-dir", metavar="DIR", help="keep indexes there (read-only data)")
@@ -28,7 +32,13 @@ def run(args: argparse.Namespace) -> int:
     """Prints the report; exit code 0, or 1 as --help says."""
     paths = expand_shards(args.shards, must_exist=False)
     with progress("lint", len(paths), "shards") as advance:
-        report = lint_shards(paths, content=args.content, index_dir=args.index_dir, advance=advance)
+        report = lint_shards(
+            paths,
+            content=args.content,
+            where=args.where,
+            index_dir=args.index_dir,
+            advance=advance,
+        )
     if args.json:
         print(json.dumps(report.to_json(), indent=1))
     else:

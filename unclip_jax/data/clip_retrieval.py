@@ -118,5 +118,5 @@ def _parquet():
     try:
         import pyarrow.parquet
     except ImportError:
-        raise UserError("clip-retrieval folders hold parquet: pip install pyarrow") from None
+        raise UserError("parquet needs: pip install 'unclip_jax[parquet]'") from None
     return pyarrow.parquet

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from unclip_jax.data.catalog import Members, Shard
-from unclip_jax.data.embeddings import Provenance, SideCar, check_side_cars
+from unclip_jax.data.embeddings import Provenance, SideCar, check_keys, check_side_cars, probed
 from unclip_jax.data.fields import BatchFields, stored_name
 from unclip_jax.data.filters import keep_mask
 from unclip_jax.data.sources import Counts, open_shards
@@ -66,6 +66,8 @@ def open_dataset(
             raise UserError(f"no sample of {shards!r} passes {' and '.join(where)}")
     for kind in fields.embeddings:
         check_side_cars([shard.side_car(kind) for shard in opened], kind)
+        for shard in probed(opened):
+            check_keys(shard.side_car(kind), shard.read)
     return dataset
 
 

@@ -37,7 +37,8 @@ def write_embeddings(
       UserError: the number of rows is not the number of samples, or the dtype is not supported.
     """
     path = side_car_path(str(shard), kind)
-    summary = summarise(shard, index_dir).summary
+    tar = summarise(shard, index_dir)
+    summary = tar.summary
     if array.ndim != 2 or len(array) != summary.samples:
         raise UserError(
             f"{path}: {array.shape} rows for {summary.samples} samples; write one row per sample"
@@ -54,6 +55,7 @@ def write_embeddings(
         "count": len(array),
         **({"shape": item_shape} if item_shape else {}),
         "tar_bytes": summary.tar_bytes,
+        "keys": [tar.read(ordinal)[0] for ordinal in (0, len(array) - 1)] if len(array) else [],
         "crc": zlib.crc32(content),
     }
     description = path.removesuffix(".npy") + ".json"

@@ -13,7 +13,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -31,6 +31,7 @@ MEMBERS: dict[str, tuple[str, ...]] = {
 }
 _UNIT_TOLERANCE = 0.02  # of the norm; rounding to float16 moves it by less than 0.001
 _PROBED_SHARDS, _PROBED_ROWS = 4, 64
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class SideCar:
     provenance: Provenance
     rows: EmbeddingRows
     item_shape: tuple[int, ...] = ()  # of what a row holds, if that is no vector
+    keys: tuple[str, ...] = ()  # of the first and the last sample, if known
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -97,7 +99,8 @@ def open_side_car(shard: str, summary: Summary, kind: str) -> SideCar:
             f"{path}: made for a tar of {header['count']} samples and {header['tar_bytes']} bytes, "
             f"but {shard} has {summary.samples} and {summary.tar_bytes}; run `unclip embed` again"
         )
-    return SideCar(path, _provenance(header, path), rows, tuple(header.get("shape", ())))
+    item_shape, keys = tuple(header.get("shape", ())), tuple(header.get("keys", ()))
+    return SideCar(path, _provenance(header, path), rows, item_shape, keys)
 
 
 @dataclass(frozen=True)
@@ -154,8 +157,27 @@ def check_side_cars(cars: Sequence[SideCar], kind: str) -> None:
                 f"{car.path}: made by {car.provenance}, but {first.path} by "
                 f"{first.provenance}; embed all shards with one model"
             )
-    for car in () if first.item_shape else cars[:: -(-len(cars) // _PROBED_SHARDS)]:
+    for car in () if first.item_shape else probed(cars):
         _check_norm(car)
+
+
+def probed(items: Sequence[T]) -> Sequence[T]:
+    """A few of many, spread over all: what is looked into before a run starts."""
+    return items[:: -(-len(items) // _PROBED_SHARDS)]
+
+
+def check_keys(car: SideCar, read: Callable[[int], tuple[str, object]]) -> None:
+    """Raises UserError if the rows were made for other samples, or for these in another order.
+
+    `read` gives (key, members) of a sample.
+    """
+    for ordinal, key in zip((0, len(car.rows) - 1), car.keys, strict=False):
+        found, _ = read(ordinal)
+        if found != key:
+            raise UserError(
+                f"{car.path}: row {ordinal} is of sample {key!r}, but the shard has {found!r} "
+                "there; run `unclip embed` again"
+            )
 
 
 def present(rows: Float[np.ndarray, "n D"]) -> np.ndarray:

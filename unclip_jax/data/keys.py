@@ -8,16 +8,16 @@ import re
 from collections.abc import Mapping
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "avif")
-_SPLIT = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
 _META = re.compile(r"__[^/]*__($|/)")
 
 
 def split_name(name: str) -> tuple[str, str] | None:
     """Returns (key, field), or None for a member that belongs to no sample (`.x`, `x`, `__m__`)."""
-    match = _SPLIT.fullmatch(name)
-    if match is None or _META.match(name):
+    base = name.rfind("/") + 1
+    dot = name.find(".", base)
+    if dot <= base or dot + 1 == len(name) or (name.startswith("__") and _META.match(name)):
         return None
-    return match.group(1), match.group(2).lower()
+    return name[:dot], name[dot + 1 :].lower()
 
 
 def find_image(members: Mapping[str, memoryview]) -> memoryview | None:

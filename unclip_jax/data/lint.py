@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from unclip_jax.data.captions import choose_caption, read_captions
 from unclip_jax.data.catalog import TarShard, summarise
 from unclip_jax.data.fields import BadSample, BatchFields
+from unclip_jax.data.filters import keep_mask
 from unclip_jax.data.images import decode_image
 from unclip_jax.data.keys import find_image
 from unclip_jax.errors import UserError
@@ -30,6 +31,7 @@ ADVICE = {
     "image_too_large": "pictures over the limit are substituted in training",
     "caption_empty": "captions without text are substituted in training",
     "caption_recoded": "captions that are not clean UTF-8 are mended",
+    "filtered": "samples that do not pass the filters are left out of training",
     "repeated_image": "the same bytes under several keys: placeholders, or real duplicates",
 }
 _FATAL = ("unreadable",)
@@ -78,6 +80,7 @@ def lint_shards(
     *,
     fields: BatchFields = _FIELDS,
     content: bool = False,
+    where: Sequence[str] = (),
     index_dir: str | None = None,
     threads: int | None = None,
     advance: Callable[[int], object] = lambda shards: None,
@@ -88,6 +91,7 @@ def lint_shards(
       paths: the tars.
       fields: what a run would want of a sample.
       content: also read and decode every sample.
+      where: filters, whose result is kept beside the index for the runs to come.
       advance: told 1 after each shard.
     """
     report = LintReport()
@@ -100,6 +104,9 @@ def lint_shards(
             return None, [Finding(path, "unreadable", 1, str(error))], Counter()
         own: Counter[bytes] = Counter()
         found = list(_from_headers(shard, fields))
+        if where:
+            dropped = int((~keep_mask(shard, where)).sum())
+            found += [Finding(path, "filtered", dropped)] if dropped else []
         if content:
             found += _from_content(shard, fields, own)
         return shard, found, own

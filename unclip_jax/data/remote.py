@@ -41,12 +41,14 @@ class Policy:
       first_wait: before the second try; doubles, with jitter of half of it.
       hedge_after: when a twin request is sent, until enough latencies are known to use their
         99th percentile.
+      deadline: of one try, its twin included, after which it counts as failed.
     """
 
     attempts: int = 6
     timeout: float = 30.0
     first_wait: float = 0.5
     hedge_after: float = 5.0
+    deadline: float = 120.0
 
 
 class RemoteReader:
@@ -119,16 +121,19 @@ class RemoteReader:
         if not done:
             self.hedges += 1
             running.add(self._pool.submit(_read, *arguments))
-        content = _first_success(running)
+        content = _first_success(running, start + self.policy.deadline)
         with self._lock:
             self.latencies.append(time.monotonic() - start)
         return content
 
 
-def _first_success(running: set[Future]) -> bytes:
+def _first_success(running: set[Future], deadline: float) -> bytes:
     error: BaseException | None = None
     while running:
-        done, running = wait(running, return_when=FIRST_COMPLETED)
+        left = max(0.0, deadline - time.monotonic())
+        done, running = wait(running, timeout=left, return_when=FIRST_COMPLETED)
+        if not done:
+            raise Transient("no answer in time")
         for future in done:
             error = future.exception()
             if error is None:

@@ -97,16 +97,15 @@ def read_range(path: str, size: int, version: int, offset: int, length: int) -> 
         found = os.fstat(descriptor)
         if (found.st_size, found.st_mtime_ns) != (size, version):
             raise ShardError(f"{path}: changed since the run started")
-        view = memoryview(bytearray(length))
-        done = 0
-        while done < length:
-            count = os.preadv(descriptor, [view[done:]], offset + done)
-            if not count:
+        content = os.pread(descriptor, length, offset)
+        while len(content) < length:
+            more = os.pread(descriptor, length - len(content), offset + len(content))
+            if not more:
                 raise ShardError(f"{path}: ends before byte {offset + length}")
-            done += count
+            content += more
     finally:
         os.close(descriptor)
-    return view.toreadonly()
+    return memoryview(content)
 
 
 def _remote():
