@@ -89,7 +89,7 @@ def test_worker_processes_give_the_same_batches(dataset):
     digests, _, counts = run(dataset, 6, workers=2)
     assert digests == walked
     assert counts == bad
-    assert run(dataset, 2, workers=2, hosts=1, position=position)[0] == run(dataset, 8)[0][6:]
+    assert run(dataset, 2, workers=1, hosts=1, position=position)[0] == run(dataset, 8)[0][6:]
 
 
 def test_an_epoch_shows_every_good_sample_once(dataset):

@@ -69,10 +69,10 @@ def test_only_what_is_missing_or_of_another_model_is_pending(shards, tmp_path):
         names.append(str(tmp_path / f"{i}.tar"))
         shutil.copy(shards / "val-00000.tar", names[i])
     embed(names[0])
-    assert list(pending(names, ["image"], MINE)) == [names[1]]
-    assert list(pending(names, ["image", "text"], MINE)) == names
+    assert pending(names, ["image"], MINE) == [names[1]]
+    assert pending(names, ["image", "text"], MINE) == names
     other = data.Provenance(model="toy", model_hash="other", normalised=False)
-    assert list(pending(names, ["image"], other)) == names
+    assert pending(names, ["image"], other) == names
 
 
 def test_training_without_embeddings_says_what_to_run(shards):

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     kinds = sorted(set(args.kinds), key=KINDS.index)
     shards = expand_shards(args.shards)
     mine = shards[args.host :: args.hosts]
-    todo = list(pending(mine, kinds, provenance, args.index_dir))
+    todo = pending(mine, kinds, provenance, args.index_dir)
     if todo:
         embed = make_embed(
             clip.model,
@@ -83,7 +83,7 @@ def _write_statistics(
     args: argparse.Namespace, shards: list[str], kinds: list[str], provenance: data.Provenance
 ) -> None:
     """Writes them once no shard is pending, on any host."""
-    if next(pending(shards, kinds, provenance, args.index_dir), None) is not None:
+    if pending(shards, kinds, provenance, args.index_dir):
         return
     for kind in kinds:
         if kind != "text_states":

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from unclip_jax.data.fields import BatchFields, stored_name
 from unclip_jax.data.filters import keep_mask
 from unclip_jax.data.sources import Counts, open_shards
 from unclip_jax.data.statistics import Moments, moments
+from unclip_jax.data.threads import each
 from unclip_jax.errors import UserError
 
 _MAX_MISSING = 0.05
@@ -60,15 +61,19 @@ def open_dataset(
     if where and counts == "published":
         raise UserError("filters look into every sample; use counts 'indexed' with them")
     if where:
-        keeps = tuple(np.packbits(keep_mask(shard, where)) for shard in opened)
-        dataset = Dataset(opened, fields, keeps)
+        keeps = each(lambda shard: np.packbits(keep_mask(shard, where)), opened, "filter")
+        dataset = Dataset(opened, fields, tuple(keeps))
         if not len(dataset):
             raise UserError(f"no sample of {shards!r} passes {' and '.join(where)}")
     for kind in fields.embeddings:
-        check_side_cars([shard.side_car(kind) for shard in opened], kind)
+        check_side_cars(each(_side_car_of(kind), opened, f"{kind} embeddings"), kind)
         for shard in probed(opened):
             check_keys(shard.side_car(kind), shard.read)
     return dataset
+
+
+def _side_car_of(kind: str) -> Callable[[Shard], SideCar]:
+    return lambda shard: shard.side_car(kind)
 
 
 def concatenate(datasets: Sequence["Dataset"]) -> "Dataset":

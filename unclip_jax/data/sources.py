@@ -1,7 +1,6 @@
 """From what a config names to shards: tars, a folder of pictures, a prepared TFDS set, …"""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -12,12 +11,10 @@ from unclip_jax.data.folder import holds_pictures, open_folder
 from unclip_jax.data.manifest import read_manifest
 from unclip_jax.data.shards import expand_shards
 from unclip_jax.data.storage import MissingShard
+from unclip_jax.data.threads import each
 from unclip_jax.errors import UserError
-from unclip_jax.progress import progress
 
 Counts = Literal["indexed", "published"]
-_AT_ONCE = 64  # requests to a bucket; a local disk is no slower for it
-_WORTH_SHOWING = 64  # shards
 
 
 def open_shards(
@@ -58,15 +55,7 @@ def open_tars(
         except MissingShard as missing:
             return missing
 
-    with ThreadPoolExecutor(min(_AT_ONCE, len(paths))) as pool:
-        found: list[TarShard | MissingShard] = []
-        if len(paths) < _WORTH_SHOWING:
-            found += pool.map(look, paths)
-        else:
-            with progress("open", len(paths), "shards") as advance:
-                for shard in pool.map(look, paths):
-                    found.append(shard)
-                    advance(1)
+    found = each(look, paths, "open")
     there = tuple(shard for shard in found if isinstance(shard, TarShard))
     missing = [str(shard) for shard in found if isinstance(shard, MissingShard)]
     if missing and not (skip_missing and there):

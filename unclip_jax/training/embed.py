@@ -5,7 +5,7 @@ it was, and any number of processes can share the shards. The batch is split ove
 this process. Rows are raw CLIP outputs (not normalised), NaN for samples that can't be used.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from unclip_jax import data
 from unclip_jax.config.needs import BatchNeeds
 from unclip_jax.config.schema import ClipModel
 from unclip_jax.data.storage import write_file
+from unclip_jax.data.threads import each
 from unclip_jax.errors import UserError
 from unclip_jax.stages import features
 from unclip_jax.stages.clip import make_clip
@@ -116,16 +117,18 @@ def pending(
     kinds: Sequence[str],
     provenance: data.Provenance,
     index_dir: str | None = None,
-) -> Iterator[str]:
+) -> list[str]:
     """The shards that have not all kinds of embeddings of this provenance yet."""
-    for shard in shards:
+
+    def is_pending(shard: str) -> bool:
         try:
             dataset = open_dataset(shard, BatchNeeds(embeddings=tuple(kinds)), index_dir)
-            complete = all(dataset.provenance(kind) == provenance for kind in kinds)
         except UserError:
-            complete = False
-        if not complete:
-            yield shard
+            return True
+        return any(dataset.provenance(kind) != provenance for kind in kinds)
+
+    found = each(is_pending, shards, "look for embeddings")
+    return [shard for shard, waits in zip(shards, found, strict=True) if waits]
 
 
 def write_statistics(
