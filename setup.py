@@ -37,6 +37,7 @@ EXTRAS = {
     "parquet": ["pyarrow>=21"],
     # Launching on hosts with SSH, and on Cloud TPUs.
     "ssh": ["asyncssh>=2.24,<3"],
+    "sweep": ["optuna>=5,<6", "cmaes>=0.12,<1", "scipy>=1.16,<2"],
     "test": [
         "pytest>=9,<10",
         "beartype>=0.22,<1",
@@ -58,7 +59,10 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=[*find_packages(include=["unclip_jax*"]), "unclip_jax.configs", "unclip_jax.launch"],
+    packages=[
+        *find_packages(include=["unclip_jax*"]),
+        *("unclip_jax.configs", "unclip_jax.configs.sweeps", "unclip_jax.launch"),
+    ],
     package_dir={"unclip_jax.configs": "configs", "unclip_jax.launch": "launch"},
     package_data={"unclip_jax.data.emoji": ["licenses/*.txt"]},
     install_requires=REQUIRES,

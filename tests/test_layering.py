@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "evaluation": {"generation", "data", "models", "core"},
     "preflight": {"training", "stages", "parallel", "core", "config"},
     "launch": {"config"},
+    "sweeps": {"config", "launch", "pictures"},
     "configs": {"config"},
 }
 

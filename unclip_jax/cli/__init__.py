@@ -28,6 +28,7 @@ COMMANDS = {
     "embed": ("embed", "store CLIP image embeddings beside shards"),
     "train": ("train", "train one stage, or resume it"),
     "import clip": ("import_clip", "make a bundle of a CLIP trained elsewhere"),
+    "sweep": ("sweep", "try many settings and compare"),
     "export": ("export", "make a bundle of trained stages"),
     "sample": ("sample", "draw pictures from prompts"),
     "eval": ("evaluate", "measure how well pictures follow their prompts"),

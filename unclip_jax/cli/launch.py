@@ -14,8 +14,6 @@ Example:
 
 import argparse
 import asyncio
-import dataclasses
-import secrets
 
 from unclip_jax.cli.launch_arguments import (
     ANY_LINE,
@@ -28,8 +26,8 @@ from unclip_jax.cli.launch_arguments import (
 )
 from unclip_jax.errors import UserError
 from unclip_jax.launch.backends import BACKENDS
+from unclip_jax.launch.begin import begin
 from unclip_jax.launch.record import Record
-from unclip_jax.launch.spec import RunSpec
 from unclip_jax.launch.supervisor import stop_on_signals
 
 
@@ -61,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     record = Record(args.home.absolute(), name)
     take(record)
-    _begin(record, spec, packed)
+    begin(record, spec, packed)
     return look_after(record)
 
 
@@ -71,22 +69,6 @@ def take(record: Record) -> None:
         raise UserError(
             f"{record.name} has a launcher already: see `unclip launch logs {record.name} --follow`"
         )
-
-
-def _begin(record: Record, spec: RunSpec, packed: bytes) -> None:
-    """Records a new run, goes on with an unfinished one, or starts one that is over again."""
-    state = record.state
-    if record.exists and state.phase != "over":
-        if record.spec != dataclasses.replace(spec, id=record.spec.id):
-            raise UserError(
-                f"{record.name} is under way with other settings: `unclip launch attach "
-                f"{record.name}` goes on with it, `unclip launch stop {record.name}` ends it"
-            )
-        return
-    record.create(dataclasses.replace(spec, id=secrets.token_hex(4)), packed)
-    if state.phase == "over":
-        record.clear_stop()
-        record.change(phase="new", attempt=state.attempt + 1, past=(), result="", text="", job="")
 
 
 def look_after(record: Record) -> int:

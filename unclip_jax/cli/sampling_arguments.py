@@ -5,6 +5,7 @@ import os
 import pathlib
 from typing import Any
 
+from unclip_jax.cli.argument_types import positive
 from unclip_jax.errors import UserError
 from unclip_jax.generation import Cascade
 
@@ -58,10 +59,3 @@ def make_folder(path: pathlib.Path) -> pathlib.Path:
     if not os.access(path, os.W_OK):
         raise UserError(f"--out {path}: can't be written: no permission")
     return path
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)

@@ -57,7 +57,7 @@ def read_values(spec: str) -> dict[str, Any]:
             raise UserError(f"config file {path} does not exist") from None
         except json.JSONDecodeError as e:
             raise UserError(f"config file {path} is not JSON: {e}") from None
-    module = _load_module(_find(path))
+    module = load_module(_find(path), "get_config")
     config = module.get_config(variant) if variant else module.get_config()
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(f"config file {path}: get_config must return an ml_collections.ConfigDict")
@@ -83,14 +83,15 @@ def _find(path: str) -> pathlib.Path:
     raise UserError(f"config file {path} does not exist{did_you_mean(file.stem, names)}")
 
 
-def _load_module(path: pathlib.Path) -> Any:
+def load_module(path: pathlib.Path, function: str) -> Any:
+    """Runs a config file, which must define `function`."""
     spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"config file {path} defines no get_config(variant)")
+    if not hasattr(module, function):
+        raise UserError(f"config file {path} defines no {function}(variant)")
     return module
 
 

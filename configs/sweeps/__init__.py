@@ -1,0 +1,1 @@
+"""Sweeps: one file for each question, with `get_sweep(variant)`."""

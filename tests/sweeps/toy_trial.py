@@ -1,0 +1,26 @@
+"""A training run in small: writes the curve of f(x, y) + noise over steps into metrics.jsonl.
+
+Every start leaves a line in `starts`; it resumes from the last step in metrics.jsonl.
+"""
+
+import json
+import pathlib
+import sys
+import time
+
+out = pathlib.Path(sys.argv[1])
+settings = dict(word.split("=", 1) for word in sys.argv[2:])
+x, y = float(settings.get("x", 0)), float(settings.get("y", 0))
+steps, delay = int(settings.get("steps", 3)), float(settings.get("delay", 0))
+out.mkdir(parents=True, exist_ok=True)
+with open(out / "starts", "a") as file:
+    file.write("start\n")
+path = out / "metrics.jsonl"
+first = len(path.read_text().splitlines()) if path.exists() else 0
+for step in range(first + 1, steps + 1):
+    time.sleep(delay)
+    if settings.get("kind") == "broken":
+        sys.exit("broken")
+    loss = (x - 0.3) ** 2 + 0.1 * y + 1.0 / step
+    with open(path, "a") as file:
+        file.write(json.dumps({"step": step, "loss": loss}) + "\n")
