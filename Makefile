@@ -39,9 +39,10 @@ docs: $(BIN)/.installed ## run the commands and examples that the documentation 
 	$(BIN)/python -m pytest tests/docs
 
 launch-tests: $(BIN)/.installed ## start runs on hosts of namespaces, on SLURM, against fake clouds; needs root
-	apt-get install -qq -y --no-install-recommends openssh-server iproute2
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[ssh,test]'
-	$(BIN)/python -m pytest -m launch tests/launch
+	if [ "$$(id -u)" = 0 ]; then apt-get update -qq; apt-get install -qq -y \
+	  --no-install-recommends openssh-server iproute2 slurm-wlm munge; fi
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[ssh,gcp,sweep,test,launch-test]'
+	$(BIN)/python -m pytest -m launch -rs tests/launch
 
 oracles: $(ORACLES)/.installed ## compare with torch, diffusers, transformers and open_clip
 	$(ORACLES)/bin/python -m pytest tests/oracles

@@ -21,6 +21,7 @@ REQUIRES = [
     "rich>=14,<16",
     "matplotlib>=3.10,<4",
     "pillow>=12,<14",
+    "pyyaml>=6",
     "simplejpeg>=1.9,<2",
     "fsspec>=2026.1",
     "ftfy>=6.3,<7",
@@ -35,8 +36,9 @@ EXTRAS = {
     # Other sources: prepared tensorflow-datasets sets (without TensorFlow), clip-retrieval folders.
     "tfds": ["tensorflow-datasets>=4.9.10,<5", "array_record>=0.8,<1"],
     "parquet": ["pyarrow>=21"],
-    # Launching on hosts with SSH, and on Cloud TPUs.
+    # Launching on hosts with SSH, and on Cloud TPUs; searches of sweeps.
     "ssh": ["asyncssh>=2.24,<3"],
+    "gcp": ["asyncssh>=2.24,<3", "google-cloud-tpu>=1.28,<2"],
     "sweep": ["optuna>=5,<6", "cmaes>=0.12,<1", "scipy>=1.16,<2"],
     "test": [
         "pytest>=9,<10",
@@ -47,6 +49,8 @@ EXTRAS = {
         "array_record>=0.8,<1",
         "pyarrow>=21",
     ],
+    # Against which `make launch-tests` holds what is launched.
+    "launch-test": ["kubernetes-validate>=1.37,<2", "kubeflow-trainer-api>=2.3,<3"],
     "dev": ["ruff>=0.17,<0.18", "mypy>=2.4,<3"],
 }
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import commands, dry_run, scheduled
+from . import commands, dry_run, gcp_tpu, jobset, scheduled, skypilot, slurm
 from .attempt import Show
 from .exits import ExitClass
 from .hosts import HostLost
@@ -22,8 +22,10 @@ class Backend:
       supervise: looks after a run until it is over.
       place: of its hosts, where we start processes ourselves.
       scheduler: of its jobs, where something else does.
+      processes: how many there are by default, from the backend's settings.
       remote: whether processes see another file system than the launcher.
-      installs: whether the launcher makes a Python environment there.
+      installs: whether the launcher pushes code and makes a Python environment there.
+      python: the interpreter there, if it makes none.
       group: its own settings in the spec.
     """
 
@@ -31,8 +33,10 @@ class Backend:
     place: Callable[[RunSpec], Place] | None = None
     scheduler: Callable[[RunSpec], scheduled.Scheduler] | None = None
     check: Callable[[RunSpec], None] = lambda spec: None
+    processes: Callable[[dict[str, str]], int] = lambda settings: 1
     remote: bool = True
     installs: bool = True
+    python: str = ""
     extras: str = ""
     group: str = ""
 
@@ -54,7 +58,7 @@ class Backend:
         place = self.place(record.spec)
         await place.release(record, show)
         failures = []
-        for host in record.state.hosts:
+        for host in () if place.rented else record.state.hosts:
             connection = place.connect(host)
             try:
                 await connection.run(commands.remove(record.spec, host).argv)
@@ -68,4 +72,35 @@ class Backend:
 BACKENDS = {
     "local": Backend(plan=dry_run.on_hosts, place=lambda spec: Local(), remote=False),
     "ssh": Backend(plan=dry_run.on_hosts, place=GivenHosts),
+    "slurm": Backend(
+        plan=slurm.plan,
+        scheduler=slurm.SlurmScheduler,
+        check=slurm.check,
+        remote=False,
+        group="slurm",
+    ),
+    "gcp-tpu": Backend(
+        plan=gcp_tpu.plan,
+        place=gcp_tpu.TpuPlace,
+        check=gcp_tpu.check,
+        processes=lambda spec: gcp_tpu.hosts_of(spec.get("accelerator", "")),
+        extras="tpu",
+        group="tpu",
+    ),
+    "gke": Backend(
+        plan=jobset.plan,
+        scheduler=jobset.GkeScheduler,
+        check=jobset.check,
+        installs=False,
+        python="python",
+        group="gke",
+    ),
+    "skypilot": Backend(
+        plan=skypilot.plan,
+        scheduler=skypilot.Export,
+        check=skypilot.check,
+        installs=False,
+        python="python",
+        group="skypilot",
+    ),
 }

@@ -47,12 +47,14 @@ def process_folder(spec: RunSpec, attempt: int, process: int) -> str:
 
 
 def coordinator(spec: RunSpec, hosts: tuple[Host, ...], attempt: int) -> str:
-    """Address and port where the processes of an attempt meet.
+    """Address and port where the processes of an attempt meet."""
+    return f"{hosts[0].address}:{coordinator_port(spec, attempt)}"
 
-    The port is another one for each run and attempt, below those that Linux gives out by itself.
-    """
+
+def coordinator_port(spec: RunSpec, attempt: int) -> int:
+    """Another one for each run and attempt, below those that Linux gives out by itself."""
     digest = hashlib.sha256(f"{spec.name} {spec.id} {attempt}".encode()).digest()
-    return f"{hosts[0].address}:{20000 + int.from_bytes(digest[:4], 'big') % 10000}"
+    return 20000 + int.from_bytes(digest[:4], "big") % 10000
 
 
 def environment(
@@ -114,6 +116,8 @@ def status(spec: RunSpec, attempt: int, process: int) -> tuple[str, ...]:
 def prepare(spec: RunSpec, host: Host, packed: bytes) -> list[Command]:
     """What a host needs before the first process: the agent, the code, the environment."""
     commands = [Command(host, "put the agent there", *_put(spec, AGENT))]
+    if spec.setup:
+        commands.append(Command(host, "set it up", ("sh", "-c", spec.setup)))
     if spec.code is None:
         return commands
     unpack = (spec.host_python, _remote(spec, AGENT_CODE))

@@ -12,7 +12,13 @@ HERE = Host(name="local", address="127.0.0.1")
 
 
 class Place(Protocol):
-    """A source of hosts."""
+    """A source of hosts.
+
+    Attributes:
+      rented: whether `release` takes the hosts away, and all that is on them.
+    """
+
+    rented: bool
 
     async def hosts(self, record: Record, show: Show) -> tuple[Host, ...]:
         """The hosts of the run, provisioned if need be; may be asked again at every attempt."""
@@ -20,10 +26,6 @@ class Place(Protocol):
 
     def connect(self, host: Host) -> Connection:
         """A connection, opened when it is first used."""
-        ...
-
-    async def check(self, hosts: tuple[Host, ...]) -> None:
-        """Called when a host was lost: what is broken for good is given back."""
         ...
 
     async def release(self, record: Record, show: Show) -> None:
@@ -34,6 +36,8 @@ class Place(Protocol):
 class Local:
     """This machine."""
 
+    rented = False
+
     async def hosts(self, record: Record, show: Show) -> tuple[Host, ...]:
         """Always the one."""
         return (HERE,)
@@ -42,15 +46,14 @@ class Local:
         """Child processes."""
         return ThisMachine()
 
-    async def check(self, hosts: tuple[Host, ...]) -> None:
-        """Nothing breaks."""
-
     async def release(self, record: Record, show: Show) -> None:
         """Nothing was provisioned."""
 
 
 class GivenHosts:
     """The hosts of the spec, over SSH."""
+
+    rented = False
 
     def __init__(self, spec: RunSpec):
         self._spec = spec
@@ -62,9 +65,6 @@ class GivenHosts:
     def connect(self, host: Host) -> Connection:
         """An SSH connection."""
         return SshConnection(host, self._spec.known_hosts, self._spec.identity)
-
-    async def check(self, hosts: tuple[Host, ...]) -> None:
-        """They may come back: nothing to give back."""
 
     async def release(self, record: Record, show: Show) -> None:
         """They are not ours."""

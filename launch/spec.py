@@ -71,7 +71,6 @@ class Slurm:
     mem: str = ""
     constraint: str = ""
     array: str = ""  # such as 0-7%2: one run for each index
-    setup: str = ""  # shell lines before the start, such as: module load cuda
     folder: str = ""  # on the shared file system; logs and marks of the job
 
 
@@ -135,6 +134,7 @@ class RunSpec:
       hosts: given ones; a backend that provisions finds its own.
       root: folder on the hosts for code, environments and logs; relative to the login folder.
       cwd: where processes start, on `local`; elsewhere it is the pushed code.
+      setup: shell commands that prepare a host, such as: module load cuda.
       progress: pattern of log lines that show a step; its first group is the step.
     """
 
@@ -154,6 +154,7 @@ class RunSpec:
     host_python: str = "python3"
     code: Code | None = None
     install: Install | None = None
+    setup: str = ""
     progress: str = ""
     tags: tuple[str, ...] = ()
     restarts: Restarts = field(default_factory=Restarts)

@@ -36,8 +36,6 @@ async def supervise(record: Record, place: Place, show: Show) -> ExitClass:
         if state.phase == "waiting" and not await _wait(record, state):
             return _finish(record, Verdict(ExitClass.STOPPED, None, "it was stopped"), show)
         verdict, step = await _attempt(record, place, secrets, show)
-        if verdict.kind in (ExitClass.LOST, ExitClass.KILLED):
-            await place.check(record.state.hosts)
         state = record.state
         past = PastAttempt(
             attempt=state.attempt,

@@ -1,4 +1,4 @@
-"""Start a run here or on hosts with SSH, and look after it.
+"""Start a run here, on hosts with SSH, SLURM, Cloud TPUs or Kubernetes, and look after it.
 
 Processes are started together, their logs are merged, and an attempt that ends is started again
 according to how it ended. Ctrl-C stops the run (state saved); a launcher that was killed goes on
@@ -9,6 +9,8 @@ Example:
   unclip launch --on local --processes 2 --config prior:emoji --workdir runs/prior
   unclip launch --on ssh --hosts hosts.txt --config prior:paper \
     --workdir gs://bucket/prior --dry-run
+  unclip launch --on slurm --option slurm.partition=gpu --option slurm.time=24:00:00 \
+    --config prior:paper --workdir /shared/runs/prior --dry-run
   unclip launch --on local --name samples -- unclip sample --bundle bundle --prompt x --out samples
 """
 

@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from unclip_jax.config import load_config
@@ -14,7 +14,7 @@ from unclip_jax.config.typed import to_plain
 from unclip_jax.errors import UserError
 from unclip_jax.launch import code as code_module
 from unclip_jax.launch import secrets, ssh
-from unclip_jax.launch.backends import BACKENDS
+from unclip_jax.launch.backends import BACKENDS, Backend
 from unclip_jax.launch.record import default_home
 from unclip_jax.launch.spec import Code, Install, RunSpec, from_json
 
@@ -44,6 +44,13 @@ def add_place_arguments(parser: argparse.ArgumentParser) -> None:
     add("--identity", default="", metavar="FILE", help="private key (default: ssh's own)")
     add("--root", default="unclip", metavar="DIR", help="of ours on hosts (default: ~/unclip)")
     add("--python", metavar="PATH", help="an interpreter on the hosts that has unclip_jax")
+    add(
+        "--base-python",
+        default="python3",
+        metavar="NAME",
+        help="what else makes an environment on the hosts; 3.11 or newer (default: python3)",
+    )
+    add("--setup", default="", metavar="SHELL", help="run on every host first")
     add("--code", metavar="DIR", help="git repository to push (default: this one), or none")
     add("--env", action="append", default=[], metavar="NAME=VALUE", help="for every process")
     add(
@@ -81,14 +88,14 @@ def spec_from(
         raise UserError(
             f"--workdir {workdir}: must be an absolute path or a URL, for it is made on the hosts"
         )
-    code, packed, install, python = _code_and_python(args, backend.remote, backend.installs)
+    code, packed, install, python = _code_and_python(args, backend)
     home = args.home.absolute()
     values = {
         "name": name,
         "backend": args.on,
         "command": [python if word == "{python}" else word for word in command],
         "workdir": workdir,
-        "processes": _processes(args, len(hosts)),
+        "processes": 1,
         "env": args.env,
         "secrets": args.secret,
         "hosts": to_plain(hosts),
@@ -99,11 +106,15 @@ def spec_from(
         "host_python": "python3" if backend.remote else sys.executable,
         "code": to_plain(code),
         "install": to_plain(install),
+        "setup": args.setup,
         "progress": progress,
         "tags": args.tag,
         **({backend.group: {}} if backend.group else {}),
     }
-    spec = from_json(json.dumps(_with_options(values, args.options)))
+    _add_options(values, args.options)
+    count = backend.processes(values.get(backend.group, {})) if backend.group else 1
+    values["processes"] = _processes(args, len(hosts), count)
+    spec = from_json(json.dumps(values))
     backend.check(spec)
     return spec, packed
 
@@ -133,33 +144,30 @@ def name_of(config: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")
 
 
-def _processes(args: argparse.Namespace, hosts: int) -> int:
-    count = args.processes if args.processes is not None else max(1, hosts)
+def _processes(args: argparse.Namespace, hosts: int, default: int) -> int:
+    count = args.processes if args.processes is not None else max(default, hosts)
     if count < 1 or (hosts and count % hosts):
         raise UserError(f"--processes {count}: must be a multiple of the {max(1, hosts)} hosts")
     return count
 
 
 def _code_and_python(
-    args: argparse.Namespace, remote: bool, installs: bool
+    args: argparse.Namespace, backend: Backend
 ) -> tuple[Code | None, bytes, Install | None, str]:
-    if not remote:
-        return None, b"", None, args.python or sys.executable
-    if args.code == "none" or (not installs and args.code is None):
-        default = "python" if installs else sys.executable
-        return None, b"", None, args.python or default
+    """(pushed code, its bytes, environment to make, interpreter) of a backend."""
+    if not (backend.remote and backend.installs) or args.code == "none":
+        return None, b"", None, args.python or backend.python or sys.executable
     folder = pathlib.Path(args.code or ".")
     code, packed = code_module.pack(folder)
-    if args.python or not installs:
-        return code, packed, None, args.python or "python"
-    extras = BACKENDS[args.on].extras
+    if args.python:
+        return code, packed, None, args.python
     pins = "constraints.txt" if (folder / "constraints.txt").is_file() else ""
-    lock = code_module.lock_of(folder, "python3", extras)
-    install = Install(extras=extras, pins=pins, lock=lock)
+    lock = code_module.lock_of(folder, args.base_python, backend.extras)
+    install = Install(python=args.base_python, extras=backend.extras, pins=pins, lock=lock)
     return code, packed, install, f"{args.root}/venvs/{lock}/bin/python"
 
 
-def _with_options(values: dict[str, Any], options: Sequence[str]) -> Mapping[str, Any]:
+def _add_options(values: dict[str, Any], options: Sequence[str]) -> None:
     for text in options:
         path, equals, value = text.partition("=")
         group, dot, name = path.partition(".")
@@ -171,7 +179,6 @@ def _with_options(values: dict[str, Any], options: Sequence[str]) -> Mapping[str
         if group not in known and not isinstance(values.get(group), dict):
             raise UserError(f"--option {path}: this backend has {', '.join(sorted(known))}")
         values.setdefault(group, {})[name] = value
-    return values
 
 
 def _is_absolute(path: str) -> bool:

@@ -1,7 +1,6 @@
 """Clear away what runs that are over left behind: folders on hosts, rented machines, records.
 
-Without names, all runs that are over. Machines that carry the label of a run whose record is gone
-are given back too. Workdirs are never touched.
+Without names, all runs that are over. Workdirs are never touched.
 
 Example:
   unclip launch gc
