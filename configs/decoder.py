@@ -95,6 +95,7 @@ def _karlo() -> ml_collections.ConfigDict:
         "context_width": 1536,
         "dropout": 0.1,
         "drop_text": 0.3,
+        "null_text": "empty",
         "embedding_scale": "raw",
     }
     config.sampling = {"sampler": "ddpm", "steps": 25, "guidance_scale": 8.0}

@@ -93,6 +93,7 @@ def _karlo() -> ml_collections.ConfigDict:
         "layers": 20,
         "heads": 32,
         "drop_text": 0.2,
+        "null_text": "empty",
         "embedding_scale": "whiten",
         "remat": "full",
     }

@@ -2,7 +2,7 @@
 
 tiny            the smallest that has every part (tests)
 emoji           16 -> 64 px, trains in minutes on two CPU cores; what `unclip demo` uses
-karlo           karlo-v1-alpha's 64 -> 256 px
+karlo           karlo-v1-alpha's 64 -> 256 px, with a second network for the last step
 paper_256       64 -> 256 px of arXiv 2204.06125, table 3 (700 M)
 paper_1024      256 -> 1024 px (300 M)
 """
@@ -105,6 +105,7 @@ def _karlo() -> ml_collections.ConfigDict:
     config = _paper_256()
     config.model.scale_shift = False
     config.model.dropout = 0.0
+    config.model.last_step = "own"
     config.sampling = {"sampler": "ddpm", "steps": 7}
     return config
 

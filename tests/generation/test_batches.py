@@ -16,8 +16,8 @@ def mesh():
 
 @pytest.mark.parametrize(
     ("examples", "wanted", "devices", "size"),
-    [(3, None, 1, 3), (100, None, 1, 16), (100, 5, 1, 5), (1, 4, 1, 4), (3, None, 8, 8),
-     (100, None, 8, 16), (100, 20, 8, 24)],
+    [(1, None, 1, 1), (3, None, 1, 4), (9, None, 1, 16), (100, None, 1, 16), (100, 5, 1, 5),
+     (1, 4, 1, 4), (3, None, 8, 8), (100, None, 8, 16), (100, 20, 8, 24)],
 )  # fmt: skip
 def test_batch_size_holds_all_examples_and_suits_the_devices(examples, wanted, devices, size):
     mesh = make_mesh(Mesh(), jax.devices()[:devices])

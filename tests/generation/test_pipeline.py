@@ -116,9 +116,10 @@ def test_the_guidance_scale_is_an_argument_of_the_compiled_program(pipeline, dra
     assert distance(other, drawn) > 0
     assert np.abs(other.embeddings - drawn.embeddings).max() > 1e-3
     # Without guidance half of the network's work is left out: another program.
-    off = {"prior": {"guidance_scale": 1.0}}
-    pipeline.draw_embeddings(PROMPTS, pipeline.keys(2, 1, 0), sampling=off, batch_size=BATCH)
-    assert traced == ["sample_prior"]
+    for count, scale in enumerate((2.0, 1.0), start=1):
+        how = {"prior": {"guidance_scale": scale, "candidates": 3}}
+        pipeline.draw_embeddings(PROMPTS, pipeline.keys(2, 1, 0), sampling=how, batch_size=BATCH)
+        assert traced == ["sample_prior"] * count
 
 
 def test_more_candidates_are_never_further_from_the_text(pipeline, drawn):
@@ -172,7 +173,7 @@ def test_bad_requests_are_refused_before_any_work(pipeline, options, words):
 
 def test_single_steps_refuse_inputs_that_do_not_belong_together(pipeline):
     keys = pipeline.keys(1, 2, seed=0)
-    with pytest.raises(UserError, match=r"prior: needs one or more of each.*\[1, 2\]"):
+    with pytest.raises(UserError, match=r"prior: needs one or more of each.*\[1, 1, 2\]"):
         pipeline.draw_embeddings(["a heart"], keys)
     with pytest.raises(UserError, match="upsampler: takes pictures of 8 px, got"):
         pipeline.upsample("upsampler", np.zeros((2, 16, 16, 3), np.uint8), keys)

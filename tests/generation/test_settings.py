@@ -1,5 +1,7 @@
 """What a caller asks for is put over what a stage's config says, and checked."""
 
+import dataclasses
+
 import pytest
 
 from unclip_jax.errors import UserError
@@ -42,12 +44,10 @@ def test_bad_settings_are_named(cascade, overrides, words):
     assert words in str(error.value)
 
 
-def test_programs_depend_on_whether_there_is_guidance_not_on_its_scale(cascade):
-    def part(scale):
-        chosen = resolve(cascade, {"decoder": {"guidance_scale": scale}})["decoder"]
-        return compiled_part(chosen)
-
-    assert part(2.0) == part(3.5) == part(0.0)
-    assert part(1.0) != part(2.0)
-    assert part(1.0).guidance_scale == 1.0
-    assert part(2.0).guidance_scale != 1.0
+def test_programs_do_not_depend_on_the_data_but_on_the_precision(cascade):
+    config = cascade.decoder.config
+    other = dataclasses.replace(config, data=dataclasses.replace(config.data, mixture={"a": {}}))
+    assert hash(compiled_part(other)) == hash(compiled_part(config))
+    chosen = resolve(cascade, {"decoder": {"compute": "bfloat16"}})["decoder"]
+    assert compiled_part(config, chosen).precision.compute == "bfloat16"
+    assert compiled_part(config, config.sampling).precision == config.precision

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from unclip_jax.text import tokenize
+from unclip_jax.text.vocabulary import merges, vocabulary
 
 VECTORS = pathlib.Path(__file__).parents[1] / "vectors" / "clip_tokens.json"
 CONTEXT = 77
@@ -122,3 +123,10 @@ def test_every_assigned_code_point(oracle):
             oracle.cache = {token: token for token in ("<start_of_text>", "<end_of_text>")}
             batch = []
     assert different == set(KNOWN)
+
+
+def test_the_tables_are_the_published_ones(oracle):
+    ranks = oracle.bpe_ranks
+    assert list(merges()) == sorted(ranks, key=ranks.get)
+    ours, theirs = vocabulary(), [oracle.decoder[i] for i in range(len(oracle.decoder))]
+    assert list(ours[:-2]) == theirs[:-2]  # open_clip calls the last two by other names

@@ -17,6 +17,7 @@ from unclip_jax.diffusion import make_schedule
 from unclip_jax.errors import UserError
 from unclip_jax.stages import degradation, upsampler
 from unclip_jax.stages.jpeg import jpeg, quantisation
+from unclip_jax.stages.sampling import make_plan
 
 
 def photo(side=40, seed=0):
@@ -127,7 +128,8 @@ def test_sampling_puts_the_asked_noise_on_the_small_picture(monkeypatch):
     low = jnp.full((2, 8, 8, 3), 0.25)
     for level in (0.0, 0.3):
         sampling = dataclasses.replace(tiny.sampling, low_noise=level)
-        upsampler.sample_upsampler(tiny, tiny.model, {}, low, keys(2), sampling=sampling)
+        plan = make_plan(tiny, sampling)
+        upsampler.sample_upsampler(tiny, tiny.model, {}, low, keys(2), plan)
     clean, noisy = (conditions.cond for conditions in given)
     np.testing.assert_array_equal(clean["low_res"], low)
     np.testing.assert_array_equal(clean["noise_level"], [0, 0])
@@ -135,7 +137,8 @@ def test_sampling_puts_the_asked_noise_on_the_small_picture(monkeypatch):
     expected = upsampler.add_noise(tiny, low, jnp.array([300, 300]), keys(2))
     np.testing.assert_array_equal(noisy["low_res"], expected)
     plain = config()
-    upsampler.sample_upsampler(plain, plain.model, {}, low, keys(2), sampling=plain.sampling)
+    plan = make_plan(plain)
+    upsampler.sample_upsampler(plain, plain.model, {}, low, keys(2), plan)
     assert list(given[-1].cond) == ["low_res"]
 
 

@@ -17,7 +17,9 @@ from unclip_jax.stages.sampling import (
     configured_sampler,
     draw,
     make_guidance,
+    make_plan,
     make_thresholding,
+    start,
 )
 from unclip_jax.stages.schedule import training_schedule
 
@@ -61,7 +63,7 @@ def test_moments_of_analytic_dpm_must_fit_the_steps():
 
 
 def test_thresholding_is_what_the_config_says():
-    make = lambda **o: make_thresholding(configured(**o).sampling)  # noqa: E731
+    make = lambda **o: make_thresholding(make_plan(configured(**o)))  # noqa: E731
     assert make() == StaticThresholding(1.0)
     assert make(sampling__clip_range="none") is None
     dynamic = make(sampling__thresholding="dynamic", sampling__threshold_quantile="0.9")
@@ -70,20 +72,22 @@ def test_thresholding_is_what_the_config_says():
 
 def test_guidance_is_what_the_config_says():
     conditions = Conditions("cond", "uncond", "without text")
-    make = lambda **o: make_guidance(conditions, configured(**o).sampling, 3.0)  # noqa: E731
+    make = lambda **o: make_guidance(  # noqa: E731
+        conditions, make_plan(configured(**({"sampling__guidance_scale": "3"} | o)))
+    )
     assert make(sampling__guidance_scale="1") is None
     one = make(sampling__guidance_interval="(100,900)", sampling__guidance_rescale="0.7")
-    assert (one.guidance_scale, one.interval, one.rescale) == (3.0, (100, 900), 0.7)
+    assert (one.guidance_scale, one.interval) == (3.0, (100, 900))
+    assert one.rescale == pytest.approx(0.7)
     two = make(sampling__text_guidance_scale="5", sampling__guidance_scale="1")
     assert (two.guidance_scale, two.intermediate_scale, two.intermediate) == (
-        *(5.0, 3.0),
+        *(5.0, 1.0),
         "without text",
     )
     with pytest.raises(UserError, match="no condition beside its text"):
         make_guidance(
             Conditions("cond", "uncond"),
-            configured(sampling__text_guidance_scale="5").sampling,
-            3.0,
+            make_plan(configured(sampling__text_guidance_scale="5")),
         )
 
 
@@ -91,7 +95,7 @@ def test_text_and_embedding_are_guided_separately_in_a_draw():
     """A network that is linear in its conditions shows the scales: x_0 = s_text - s_other."""
     config = configured(
         diffusion__prediction="x0", sampling__steps="1", sampling__text_guidance_scale="5",
-        sampling__clip_range="none",
+        sampling__clip_range="none", sampling__guidance_scale="2",
     )  # fmt: skip
 
     def network(x_t, t, condition):
@@ -99,14 +103,14 @@ def test_text_and_embedding_are_guided_separately_in_a_draw():
 
     keys = rng.example_keys(jax.random.key(0), "sample", 0, 2)
     value = lambda v: jnp.full(2, v)  # noqa: E731
+    plan = make_plan(config)
     drawn = draw(
         network,
         Conditions(cond=value(1.0), uncond=value(1.0), partial=value(0.0)),
-        (3,),
+        start(plan, config, keys, (3,)),
         keys,
         config=config,
-        sampling=config.sampling,
-        guidance_scale=2.0,
+        plan=plan,
     )
     # uncond + 2 (partial - uncond) + 5 (cond - partial) = 1 - 2 + 5
     np.testing.assert_allclose(drawn, 4.0, rtol=1e-6)

@@ -7,6 +7,7 @@ many are drawn at a time and on however many devices.
 Example:
   unclip sample --bundle bundle --prompt "a red heart" --prompt "a blue fish" --n 4 --out samples
   unclip sample --bundle bundle --prompt-file prompts.txt --set decoder.sampler=ddpm --out samples
+  unclip sample --bundle bundle --prompt "a (red:1.5) heart" --n 16 --keep 4 --out best
 """
 
 import argparse
@@ -17,6 +18,7 @@ import re
 import unicodedata
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from unclip_jax import __version__
@@ -42,7 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--prompt", action="append", default=[], metavar="TEXT", help="may be given several times")
     add("--prompt-file", type=pathlib.Path, metavar="FILE", help="one prompt per line")
     add("--n", type=positive, default=4, help="pictures per prompt (default: 4)")
+    add("--keep", type=positive, metavar="K", help="of them, those that CLIP finds nearest")
+    add("--negative", metavar="TEXT", help="what guidance moves away from")
     add("--seed", type=int, default=0, help="(default: 0)")
+    add(
+        "--program", choices=("stages", "whole"), default="stages",
+        help="what is compiled: each stage, or all in one (default: stages)",
+    )  # fmt: skip
     add("--out", required=True, type=pathlib.Path, metavar="DIR")
     add_sampling_arguments(parser)
 
@@ -52,21 +60,29 @@ def run(args: argparse.Namespace) -> int:
     prompts = _prompts(args)
     out = make_folder(args.out)
     bundle = read_bundle(args.bundle)
-    drawn = Pipeline(bundle.cascade)(
+    pipeline = Pipeline(bundle.cascade, program=args.program)
+    drawn = pipeline(
         prompts,
         images_per_prompt=args.n,
         seed=args.seed,
+        negative=args.negative,
         sampling=sampling_overrides(args, bundle.cascade),
         batch_size=args.batch_size,
         report=lambda stage, total: progress(stage, total, "pictures"),
     )
-    files = _write_pictures(drawn, out)
+    numbers = np.tile(np.arange(args.n), (len(prompts), 1))
+    scores = None
+    if args.keep is not None:
+        ranked = pipeline.rerank(drawn, args.keep, batch_size=args.batch_size)
+        drawn, numbers, scores = ranked.generated, ranked.numbers, ranked.scores
+    files = _write_pictures(drawn, numbers, scores, out)
     rows = [list(row) for row in drawn.images[:GRID_ROWS]]
     labelled_grid(rows, list(drawn.prompts[:GRID_ROWS])).save(out / "grid.png")
     record = {
         "unclip_jax": __version__,
         "bundle": {"path": str(args.bundle), "sha256": bundle.sha256},
         "seed": drawn.seed,
+        "negative": args.negative,
         "sampling": {name: dataclasses.asdict(s) for name, s in drawn.sampling.items()},
         "images": files,
     }
@@ -94,11 +110,16 @@ def _prompts(args: argparse.Namespace) -> list[str]:
     return prompts
 
 
-def _write_pictures(drawn: Generated, out: pathlib.Path) -> list[dict[str, Any]]:
+def _write_pictures(
+    drawn: Generated, numbers: np.ndarray, scores: np.ndarray | None, out: pathlib.Path
+) -> list[dict[str, Any]]:
+    """Writes a file for each picture; `numbers` and `scores` [P, n] are theirs."""
     files = []
     for i, prompt in enumerate(drawn.prompts):
         for j, picture in enumerate(drawn.images[i]):
-            name = f"{i:03d}_{slug(prompt)}_seed{drawn.seed}_{j}.png"
+            number = int(numbers[i, j])
+            name = f"{i:03d}_{slug(prompt)}_seed{drawn.seed}_{number}.png"
             Image.fromarray(picture).save(out / name)
-            files.append({"file": name, "prompt": prompt, "prompt_index": i, "image": j})
+            entry = {"file": name, "prompt": prompt, "prompt_index": i, "image": number}
+            files.append(entry if scores is None else entry | {"score": float(scores[i, j])})
     return files

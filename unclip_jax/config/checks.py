@@ -230,7 +230,7 @@ def _frozen_clip(c: RunConfig) -> str | None:
 
 
 def _probabilities(c: RunConfig) -> str | None:
-    for name in ("drop_text", "drop_image", "blur_probability", "dropout"):
+    for name in ("drop_text", "drop_image", "drop_known", "blur_probability", "dropout"):
         value = getattr(c.model, name, 0.0)
         if not 0 <= value <= 1:
             return f"config.model.{name}: is a probability, got {value}"

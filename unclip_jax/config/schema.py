@@ -10,6 +10,7 @@ from typing import Literal
 
 StageName = Literal["clip", "prior", "decoder", "upsampler"]
 Activation = Literal["gelu", "quick_gelu"]
+NullText = Literal["learned", "empty"]  # what stands for a dropped caption; "empty": the caption ""
 EmbeddingScaleName = Literal["raw", "unit", "paper", "sqrt_dim", "whiten"]
 
 
@@ -52,6 +53,7 @@ class PriorModel:
     scan_layers: bool = True
     remat: str = "none"
     drop_text: float = 0.1  # the paper's rate
+    null_text: NullText = "learned"
     embedding_scale: EmbeddingScaleName = "paper"
 
 
@@ -77,7 +79,10 @@ class DecoderModel:
     remat: str = "none"
     drop_image: float = 0.1  # the paper's rates; dropped independently
     drop_text: float = 0.5
+    null_text: NullText = "learned"
     embedding_scale: EmbeddingScaleName = "sqrt_dim"
+    inpainting: bool = False  # four more input channels: the known part of the picture, its mask
+    drop_known: float = 0.25  # with `inpainting`: how often nothing is known, as without it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +105,7 @@ class UpsamplerModel:
     blur_probability: float = 0.5
     blur_sigma: float = 0.6
     noise_augmentation: float = 0.0  # largest part of the forward process put on it; 0 is none
+    last_step: Literal["shared", "own"] = "shared"  # "own": a second network draws it (karlo)
 
 
 ModelConfig = ClipModel | PriorModel | DecoderModel | UpsamplerModel
@@ -151,6 +157,7 @@ class Sampling:
     threshold_quantile: float = 0.995
     low_noise: float = 0.0  # of an upsampler with noise_augmentation: put on the small picture
     candidates: int = 1  # of the prior: the one nearest to the text embedding is kept
+    compute: Literal["float32", "bfloat16"] | None = None  # of the networks; None: as in training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from unclip_jax.diffusion.objective import Objective, split_output, training_los
 from unclip_jax.diffusion.predictions import PredictionType
 from unclip_jax.diffusion.process import Gaussian, GaussianProcess, Variance
 from unclip_jax.diffusion.quartiles import QuartileSums, quartile_means, quartile_sums
+from unclip_jax.diffusion.repaint import Known, repaint, repaint_sampler
 from unclip_jax.diffusion.respacing import respace, spaced_timesteps
 from unclip_jax.diffusion.samplers import (
     SAMPLERS,
@@ -44,6 +45,7 @@ __all__ = [
     "Gaussian",
     "GaussianProcess",
     "Guidance",
+    "Known",
     "Moments",
     "NoiseSchedule",
     "Objective",
@@ -61,6 +63,8 @@ __all__ = [
     "merge_moments",
     "quartile_means",
     "quartile_sums",
+    "repaint",
+    "repaint_sampler",
     "rescale_zero_terminal_snr",
     "respace",
     "sample",

@@ -10,71 +10,97 @@ the number of devices (up to the rounding of matrix products, which may depend o
 docs/sampling.md for what is exact).
 """
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Float, Key, UInt8, UInt32
 
 from unclip_jax.config.schema import Mesh as MeshConfig
-from unclip_jax.config.schema import Sampling
+from unclip_jax.config.schema import RunConfig
+from unclip_jax.diffusion import Known
 from unclip_jax.errors import UserError
-from unclip_jax.generation import programs, settings
-from unclip_jax.generation.batches import Report, choose_batch_size, no_report, run_batched
+from unclip_jax.generation import (
+    ablation,
+    guidance_grid,
+    img2img,
+    inpainting,
+    interpolation,
+    programs,
+    prompts,
+    reconstruction,
+    reranking,
+    settings,
+    text_diff,
+    typographic,
+    variations,
+)
+from unclip_jax.generation.batches import (
+    Report,
+    bucket,
+    choose_batch_size,
+    key_data,
+    no_report,
+    run_batched,
+)
 from unclip_jax.generation.cascade import Cascade, TrainedStage
+from unclip_jax.generation.programs import Setup
+from unclip_jax.generation.prompts import Prompt
+from unclip_jax.generation.results import Generated
 from unclip_jax.parallel import make_mesh, shardings
 from unclip_jax.stages import decoder, prior
+from unclip_jax.stages.captions import Captions
+from unclip_jax.stages.decoder import DecoderRequest
+from unclip_jax.stages.sampling import Plan, Resampling, inversion_plan, make_plan
 from unclip_jax.text import tokenize
 
 MAX_SEED = 2**32 - 1
+CONTEXT_LENGTHS: Mapping[str, Callable[..., int]] = {
+    "prior": prior.context_length,
+    "decoder": decoder.context_length,
+}
+Keys = Key[Array, " n"] | UInt32[np.ndarray, "n k"]
+Program = Literal["stages", "whole"]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Generated:
-    """Pictures of P prompts, n each, with what every stage made of them.
+class Options(TypedDict, total=False):
+    """How to run, for every method that draws.
 
-    Attributes:
-      prompts: P captions.
-      seed: the one they were drawn with.
-      embeddings: the prior's image embeddings, float32 [P, n, D], in CLIP's space.
-      stages: {stage name: uint8 [P, n, S, S, 3]} of decoder and upsamplers, in order.
-      sampling: {stage name: settings} in force.
+    sampling: {stage name: {setting: value}} over the stages' own, see `settings`.
+    batch_size: examples at a time, rounded up to a multiple of the devices; see `batches`.
+    report: told of the progress of each stage, see `batches.Report`.
     """
 
-    prompts: tuple[str, ...]
-    seed: int
-    embeddings: Float[np.ndarray, "p n d"]
-    stages: Mapping[str, UInt8[np.ndarray, "p n s s 3"]]
-    sampling: Mapping[str, Sampling]
-
-    @property
-    def images(self) -> UInt8[np.ndarray, "p n s s 3"]:
-        """The pictures of the last stage."""
-        if not self.stages:
-            raise UserError("this cascade has no decoder, so there are embeddings but no pictures")
-        return list(self.stages.values())[-1]
+    sampling: settings.Overrides | None
+    batch_size: int | None
+    report: Report
 
 
 class Pipeline:
     """The stages of a cascade on the devices of a mesh, ready to draw.
 
     `pipeline(prompts)` runs them all; the methods are the single steps, on numpy arrays. A program
-    is compiled once per stage, settings and batch size; guidance scales and seeds are arguments.
+    is compiled once per stage and batch size; step tables, guidance scales and seeds are arguments.
     """
 
-    def __init__(self, cascade: Cascade, mesh: Mesh | None = None):
+    def __init__(self, cascade: Cascade, mesh: Mesh | None = None, *, program: Program = "stages"):
         """Copies the weights to the devices.
 
         Args:
           mesh: by default a copy of the weights on each of this process's devices, which share
             every batch. A mesh with an `fsdp` axis splits the weights too.
+          program: what `pipeline(prompts)` compiles. "stages": a program for each stage. "whole":
+            one for all of them, which leaves the devices no gaps between the stages but needs
+            memory for the largest of them beside all results, and tells of progress batch by batch
+            only. The pictures are the same.
         """
-        self.cascade = cascade
+        if program not in ("stages", "whole"):
+            raise UserError(f"program: must be 'stages' or 'whole', got {program!r}")
+        self.cascade, self.program = cascade, program
         self.mesh = make_mesh(MeshConfig(), jax.local_devices()) if mesh is None else mesh
         self._params = {
             name: jax.device_put(stage.params, shardings(stage.params, self.mesh))
@@ -83,42 +109,32 @@ class Pipeline:
 
     def __call__(
         self,
-        prompts: Sequence[str],
+        prompts: str | Sequence[str],
         *,
         images_per_prompt: int = 4,
         seed: int = 0,
-        sampling: settings.Overrides | None = None,
-        batch_size: int | None = None,
-        report: Report = no_report,
+        negative: Prompt = None,
+        **options: Unpack[Options],
     ) -> Generated:
         """Draws pictures of prompts, with every stage that the cascade has after its prior.
 
         Args:
-          prompts: one caption or several.
+          prompts: one caption or several; "(phrase:1.5)" weighs a phrase, see `prompts`.
           seed: 0 to 2^32 - 1.
-          sampling: {stage name: {setting: value}} over the stages' own, see `settings`.
-          batch_size: examples at a time, rounded up to a multiple of the devices; give one to a
-            long-lived pipeline so that no request compiles anew. By default all, up to 16.
-          report: told of the progress of each stage, see `batches.Report`.
+          negative: what prior and decoder are guided away from; without, from no caption.
 
         Raises:
           UserError: a cascade without clip and prior, no prompts, or settings that are not valid.
         """
-        prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
-        chosen = settings.resolve(self.cascade, sampling)
-        keys = self.keys(len(prompts), images_per_prompt, seed)
-        captions = [prompt for prompt in prompts for _ in range(images_per_prompt)]
-        shared: dict[str, Any] = {"sampling": sampling, "batch_size": batch_size, "report": report}
-        z = self.draw_embeddings(captions, keys, **shared)
-        stages: dict[str, np.ndarray] = {}
-        if self.cascade.decoder:
-            pictures = stages["decoder"] = self.decode(z, captions, keys, **shared)
-            for name in chosen:
-                if name.startswith("upsampler"):
-                    pictures = stages[name] = self.upsample(name, pictures, keys, **shared)
-        shape = (len(prompts), images_per_prompt)
+        captions = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+        chosen = settings.resolve(self.cascade, options.get("sampling"))
+        keys = self.key_data(len(captions), images_per_prompt, seed)
+        repeated = [prompt for prompt in captions for _ in range(images_per_prompt)]
+        run = self._run_whole if self.program == "whole" else self._run_stages
+        z, stages = run(repeated, keys, negative, options)
+        shape = (len(captions), images_per_prompt)
         return Generated(
-            prompts=prompts,
+            prompts=captions,
             seed=seed,
             embeddings=z.reshape(*shape, -1),
             stages={name: p.reshape(*shape, *p.shape[1:]) for name, p in stages.items()},
@@ -127,113 +143,266 @@ class Pipeline:
 
     def keys(self, prompts: int, images_per_prompt: int, seed: int) -> Key[Array, " n"]:
         """The keys of all images [prompts * images_per_prompt], prompt by prompt."""
+        return jax.random.wrap_key_data(
+            jnp.asarray(self.key_data(prompts, images_per_prompt, seed))
+        )
+
+    def key_data(
+        self, prompts: int, images_per_prompt: int, seed: int
+    ) -> UInt32[np.ndarray, "n k"]:
+        """`keys` as arrays on the host, which every method takes as well."""
         if prompts < 1 or images_per_prompt < 1:
             raise UserError(
                 f"nothing to draw: {prompts} prompts with {images_per_prompt} images each"
             )
         if not 0 <= seed <= MAX_SEED:
             raise UserError(f"seed: must be 0 to {MAX_SEED}, got {seed}")
-        root = jax.random.key(np.uint32(seed))
-        return programs.image_keys(root, prompts, images_per_prompt)
+        total = prompts * images_per_prompt
+        numbers = np.arange(bucket(total), dtype=np.uint32)
+        owners, images = np.divmod(numbers, np.uint32(images_per_prompt))
+        return np.asarray(programs.image_keys(np.uint32(seed), images, owners))[:total]
 
     def embed_images(
         self, pictures: UInt8[np.ndarray, "n h w 3"], batch_size: int | None = None
     ) -> Float[np.ndarray, "n d"]:
         """Raw CLIP embeddings of pictures of any size; they are cropped to squares."""
-        program = partial(programs.embed_images, self._params_of("clip"), config=self._clip.config)
-        return self._run(program, [pictures], batch_size)
+        config = settings.compiled_part(self._clip.config)
+        program = partial(programs.embed_images, self._params_of("clip"), config=config)
+        return self._run("clip", program, [pictures], {"batch_size": batch_size})
 
     def embed_texts(
         self, captions: Sequence[str], batch_size: int | None = None
     ) -> Float[np.ndarray, "n d"]:
         """Raw CLIP embeddings of captions."""
-        program = partial(programs.embed_texts, self._params_of("clip"), config=self._clip.config)
-        return self._run(program, [tokenize(captions, self._clip.model.context_length)], batch_size)
+        config = settings.compiled_part(self._clip.config)
+        program = partial(programs.embed_texts, self._params_of("clip"), config=config)
+        tokens = tokenize(captions, self._clip.model.context_length)
+        return self._run("clip", program, [tokens], {"batch_size": batch_size})
 
     def draw_embeddings(
         self,
-        captions: Sequence[str],
-        keys: Key[Array, " n"],
+        captions: Sequence[Prompt],
+        keys: Keys,
         *,
-        sampling: settings.Overrides | None = None,
-        batch_size: int | None = None,
-        report: Report = no_report,
+        negative: Prompt = None,
+        **options: Unpack[Options],
     ) -> Float[np.ndarray, "n d"]:
         """The prior: one image embedding per caption and key, in CLIP's space."""
-        length = prior.context_length(self._stage("prior").model, self._clip.model)
-        program = self._conditioned("prior", programs.draw_embeddings, sampling)
-        columns = [tokenize(captions, length), keys]
-        return self._run(program, columns, batch_size, report, "prior")
+        setup, config = self._setup("prior", options)
+        program = partial(
+            programs.draw_embeddings, setup, config=config, clip_model=self._clip.model
+        )
+        columns = [*self._texts("prior", captions, negative), key_data(keys)]
+        return self._run("prior", program, columns, options)
 
     def decode(
         self,
-        z: Float[np.ndarray, "n d"],
-        captions: Sequence[str],
-        keys: Key[Array, " n"],
+        z: Float[np.ndarray, "n d"] | None,
+        captions: Sequence[Prompt],
+        keys: Keys,
         *,
-        sampling: settings.Overrides | None = None,
-        batch_size: int | None = None,
-        report: Report = no_report,
-    ) -> UInt8[np.ndarray, "n s s 3"]:
-        """The decoder: one picture per image embedding, caption and key."""
-        length = decoder.context_length(self._stage("decoder").model, self._clip.model)
-        program = self._conditioned("decoder", programs.decode, sampling)
-        columns = [z, tokenize(captions, length), keys]
-        return self._run(program, columns, batch_size, report, "decoder")
+        negative: Prompt = None,
+        noise: Float[np.ndarray, "n h w 3"] | None = None,
+        picture: UInt8[np.ndarray, "n h w 3"] | None = None,
+        strength: float = 1.0,
+        known: Known | None = None,
+        shown: bool = True,
+        resampling: Resampling | None = None,
+        **options: Unpack[Options],
+    ) -> UInt8[np.ndarray, "n h w 3"]:
+        """The decoder: one picture per image embedding, caption and key.
+
+        Args:
+          z: None leaves the embedding out.
+          captions: None for a picture without caption.
+          negative: what guidance moves away from.
+          noise: x_T, as `invert` gives it; by default each key's own.
+          picture, strength: start from a picture with noise on it, after the part of the process
+            that `strength` leaves: near 0 keeps it, 1 keeps nothing.
+          known: a part of the picture, uint8, that is kept; `resampling` says how.
+          shown: whether a decoder that was trained to inpaint is shown it as well.
+        """
+        if not 0 < strength <= 1:
+            raise UserError(f"strength: must be above 0 and at most 1, got {strength}")
+        resampling = (resampling or Resampling()) if known is not None else None
+        setup, config = self._setup("decoder", options, strength=strength, resampling=resampling)
+        request = self._request(
+            z, captions, negative, noise=noise, picture=picture, known=known, shown=shown
+        )
+        program = partial(programs.decode, setup, config=config, clip_model=self._clip.model)
+        return self._run("decoder", program, [request, key_data(keys)], options)
+
+    def invert(
+        self,
+        pictures: UInt8[np.ndarray, "n s s 3"],
+        z: Float[np.ndarray, "n d"] | None,
+        captions: Sequence[Prompt],
+        *,
+        negative: Prompt = None,
+        iterations: int = 4,
+        **options: Unpack[Options],
+    ) -> Float[np.ndarray, "n s s 3"]:
+        """The x_T which the decoder, by DDIM without noise, turns into pictures of its size.
+
+        It must be decoded with the same embedding, caption, steps and guidance scale, and without
+        bound on the predicted picture (`clip_range` none).
+
+        Args:
+          iterations: network calls for each step; more bring the picture back more exactly.
+        """
+        setup, config = self._setup("decoder", options)
+        chosen = settings.resolve(self.cascade, options.get("sampling"))["decoder"]
+        plan = inversion_plan(self._stage("decoder").config, chosen, iterations)
+        program = partial(
+            programs.invert, setup._replace(plan=plan), config=config, clip_model=self._clip.model
+        )
+        request = self._request(z, captions, negative, noise=pictures)
+        keys = np.zeros((len(pictures), *self.key_data(1, 1, 0).shape[1:]), np.uint32)
+        return self._run("inversion", program, [request, keys], options)
 
     def upsample(
         self,
         name: str,
-        pictures: UInt8[np.ndarray, "n l l 3"],
-        keys: Key[Array, " n"],
+        pictures: UInt8[np.ndarray, "n l k 3"],
+        keys: Keys,
         *,
-        sampling: settings.Overrides | None = None,
-        batch_size: int | None = None,
-        report: Report = no_report,
-    ) -> UInt8[np.ndarray, "n s s 3"]:
-        """The upsampler called `name`: larger pictures."""
+        known: Known | None = None,
+        resampling: Resampling | None = None,
+        canvas: bool = False,
+        **options: Unpack[Options],
+    ) -> UInt8[np.ndarray, "n s r 3"]:
+        """The upsampler called `name`: larger pictures.
+
+        Args:
+          pictures: of its `low_size`.
+          known, resampling: as for `decode`, of the large picture.
+          canvas: whether the pictures may be larger than that; they are drawn as a whole.
+        """
         low_size = self._stage(name).model.low_size
-        if pictures.shape[1:] != (low_size, low_size, 3):
+        if pictures.shape[1:] != (low_size, low_size, 3) and not canvas:
             raise UserError(f"{name}: takes pictures of {low_size} px, got {pictures.shape[1:]}")
-        chosen = settings.resolve(self.cascade, sampling)
+        resampling = (resampling or Resampling()) if known is not None else None
+        setup, config = self._setup(name, options, resampling=resampling)
+        program = partial(programs.upsample, setup, config=config)
+        return self._run(name, program, [pictures, known, key_data(keys)], options)
+
+    def upsample_all(
+        self, pictures: UInt8[np.ndarray, "n h w 3"], keys: Keys, **options: Unpack[Options]
+    ) -> dict[str, UInt8[np.ndarray, "n s r 3"]]:
+        """{stage name: pictures} of the decoder, which are given, and of all upsamplers."""
+        stages = {"decoder": pictures}
+        for name in self.upsamplers:
+            pictures = stages[name] = self.upsample(name, pictures, keys, **options)
+        return stages
+
+    # The editing operations; each is a file of its own.
+    variations_of_embedding = variations.variations_of_embedding
+    variations = variations.variations
+    interpolate = interpolation.interpolate
+    interpolate_prompts = interpolation.interpolate_prompts
+    text_diff = text_diff.text_diff
+    reconstruct = reconstruction.reconstruct
+    ablate = ablation.ablate
+    rerank = reranking.rerank
+    typographic_probe = typographic.typographic_probe
+    inpaint = inpainting.inpaint
+    outpaint = inpainting.outpaint
+    image_to_image = img2img.image_to_image
+    guidance_grid = guidance_grid.guidance_grid
+
+    @property
+    def decoder_size(self) -> int:
+        """Side of the decoder's pictures."""
+        return int(self._stage("decoder").model.image_size)
+
+    @property
+    def final_size(self) -> int:
+        """Side of the last stage's pictures."""
+        return list(self.sizes.values())[-1]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """{stage name: side of its pictures}, in the order they run."""
+        names = ["decoder", *self.upsamplers]
+        return {name: int(self._stage(name).model.image_size) for name in names}
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether the decoder was trained to be shown a part of the picture."""
+        return bool(self._stage("decoder").model.inpainting)
+
+    def halvings(self, name: str) -> int:
+        """How often a U-Net halves its pictures."""
+        return len(self._stage(name).model.multipliers) - 1
+
+    @property
+    def upsamplers(self) -> list[str]:
+        """Their names, in the order they run."""
+        return [name for name in self.cascade.named() if name.startswith("upsampler")]
+
+    def _run_stages(
+        self, captions: Sequence[str], keys: Keys, negative: Prompt, options: Options
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        z = self.draw_embeddings(captions, keys, negative=negative, **options)
+        if not self.cascade.decoder:
+            return z, {}
+        pictures = self.decode(z, captions, keys, negative=negative, **options)
+        return z, self.upsample_all(pictures, keys, **options)
+
+    def _run_whole(
+        self, captions: Sequence[str], keys: Keys, negative: Prompt, options: Options
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        self._stage("prior")
+        names = [name for name in self.cascade.named() if name != "clip"]
+        setups, configs = {}, []
+        for name in names:
+            setups[name], config = self._setup(name, options)
+            configs.append((name, config))
+        conditioned = [name for name in names if name in ("prior", "decoder")]
+        texts = {name: self._texts(name, captions, negative) for name in conditioned}
         program = partial(
-            programs.upsample,
-            self._params_of(name),
-            config=self._stage(name).config,
-            sampling=settings.compiled_part(chosen[name]),
+            programs.generate, setups, configs=tuple(configs), clip_model=self._clip.model
         )
-        return self._run(program, [pictures, keys], batch_size, report, name)
+        found = self._run("all stages", program, [texts, key_data(keys)], options)
+        return found.pop("prior"), {name: found[name] for name in names if name in found}
 
-    def _conditioned(self, name: str, program: Any, sampling: settings.Overrides | None) -> Any:
-        """The program of a stage that CLIP conditions, bound to weights and settings."""
+    def _request(
+        self, z: np.ndarray | None, captions: Sequence[Prompt], negative: Prompt, **given: Any
+    ) -> DecoderRequest:
+        drop_image = np.full(len(captions), z is None)
+        if z is None:  # any embedding of a length that is not zero: it is dropped
+            z = np.ones((len(captions), self._clip.model.embedding_dim), np.float32)
+        return DecoderRequest(z, drop_image, *self._texts("decoder", captions, negative), **given)
+
+    def _texts(
+        self, name: str, captions: Sequence[Prompt], negative: Prompt
+    ) -> tuple[Captions, Captions]:
+        """What a stage is guided to and away from."""
+        model = self._stage(name).model
+        length = CONTEXT_LENGTHS[name](model, self._clip.model)
+        embed = self.embed_texts if model.text_encoder == "clip" else None
+        encode = partial(prompts.encode, length=length, embed_texts=embed)
+        return encode(captions), encode([negative] * len(captions))
+
+    def _setup(self, name: str, options: Options, **how: Any) -> tuple[Setup, RunConfig]:
+        """A stage's side of a program, and its config, with the settings in force."""
         stage = self._stage(name)
-        chosen = settings.resolve(self.cascade, sampling)[name]
-        frozen = {"clip": self._params_of("clip")}
-        if stage.statistics is not None:
-            frozen["statistics"] = dict(stage.statistics)
-        return partial(
-            program,
-            self._params_of(name),
-            frozen,
-            jnp.float32(chosen.guidance_scale),
-            config=stage.config,
-            clip_model=self._clip.model,
-            sampling=settings.compiled_part(chosen),
-        )
+        chosen = settings.resolve(self.cascade, options.get("sampling"))[name]
+        plan: Plan = make_plan(stage.config, chosen, **how)
+        frozen = {}
+        if name in ("prior", "decoder"):
+            frozen["clip"] = self._params_of("clip")
+            if stage.statistics is not None:
+                frozen["statistics"] = dict(stage.statistics)
+        setup = Setup(self._params[name], plan, frozen)
+        return setup, settings.compiled_part(stage.config, chosen)
 
-    def _run(
-        self,
-        program: Any,
-        columns: Sequence[Any],
-        batch_size: int | None,
-        report: Report = no_report,
-        name: str = "clip",
-    ) -> np.ndarray:
-        lengths = [len(column) for column in columns]
+    def _run(self, name: str, program: Any, columns: Sequence[Any], options: Options) -> Any:
+        lengths = [len(jax.tree.leaves(c)[0]) for c in columns if jax.tree.leaves(c)]
         if len(set(lengths)) > 1 or not lengths[0]:
             raise UserError(f"{name}: needs one or more of each of its inputs, got {lengths}")
-        size = choose_batch_size(lengths[0], batch_size, self.mesh)
-        with report(name, lengths[0]) as advance:
+        size = choose_batch_size(lengths[0], options.get("batch_size"), self.mesh)
+        with options.get("report", no_report)(name, lengths[0]) as advance:
             return run_batched(program, columns, batch_size=size, mesh=self.mesh, advance=advance)
 
     def _stage(self, name: str) -> TrainedStage:

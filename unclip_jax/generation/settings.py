@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from unclip_jax.config.schema import RunConfig, Sampling
+from unclip_jax.config.schema import Data, Precision, RunConfig, Sampling
 from unclip_jax.config.typed import build, to_plain
 from unclip_jax.diffusion import SAMPLERS
 from unclip_jax.errors import UserError, did_you_mean
@@ -42,15 +42,15 @@ def resolve(cascade: Cascade, overrides: Overrides | None = None) -> dict[str, S
     return resolved
 
 
-def compiled_part(sampling: Sampling) -> Sampling:
-    """The settings that a compiled program depends on.
+def compiled_part(config: RunConfig, sampling: Sampling | None = None) -> RunConfig:
+    """A stage's config as far as programs depend on it.
 
-    The guidance scale is an argument of the program; only whether there is guidance at all is part
-    of it, and stands here as the scale 0 (some) or 1 (none).
+    Which data it was trained on is left out; the precision is the one that `sampling` asks for.
     """
-    return dataclasses.replace(
-        sampling, guidance_scale=1.0 if sampling.guidance_scale == 1.0 else 0.0
-    )
+    precision = config.precision
+    if sampling is not None and sampling.compute is not None:
+        precision = Precision(compute=sampling.compute)
+    return dataclasses.replace(config, data=Data(), sampling=Sampling(), precision=precision)
 
 
 def _check(name: str, sampling: Sampling, config: RunConfig) -> None:
@@ -63,6 +63,12 @@ def _check(name: str, sampling: Sampling, config: RunConfig) -> None:
         raise UserError(
             f"sampling.{name}.steps: must be 1 to {num_steps}, the number of steps that the stage "
             f"was trained with, got {sampling.steps}"
+        )
+    most_noise = getattr(config.model, "noise_augmentation", 0.0)
+    if not 0 <= sampling.low_noise <= most_noise:
+        raise UserError(
+            f"sampling.{name}.low_noise: must be 0 to {most_noise:g}, the noise augmentation that "
+            f"the stage was trained with, got {sampling.low_noise}"
         )
     if sampling.candidates < 1:
         raise UserError(f"sampling.{name}.candidates: must be positive, got {sampling.candidates}")

@@ -12,14 +12,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from unclip_jax.config.needs import BatchNeeds
-from unclip_jax.config.schema import ClipModel, PriorModel, RunConfig, Sampling
+from unclip_jax.config.schema import ClipModel, PriorModel, RunConfig
 from unclip_jax.core import precision, rng
 from unclip_jax.models import PriorTransformer, TextFeatures
-from unclip_jax.stages import embedding, features
+from unclip_jax.stages import captions, embedding, features
+from unclip_jax.stages.captions import Captions
 from unclip_jax.stages.clip import make_clip
-from unclip_jax.stages.conditions import flags
+from unclip_jax.stages.conditions import NULL_TEXTS, flags
 from unclip_jax.stages.objective import Network, diffusion_loss
-from unclip_jax.stages.sampling import Conditions, draw
+from unclip_jax.stages.sampling import Conditions, Plan, draw, start
 from unclip_jax.stages.stage import Batch, Diagnostics, Params, Stage
 
 
@@ -35,6 +36,7 @@ def make_prior(config: RunConfig, model: PriorModel, clip_model: ClipModel) -> P
         text_width=model.text_width,
         text_layers=model.text_layers,
         text_heads=model.text_heads,
+        null_text=NULL_TEXTS[model.null_text],
         scan_layers=model.scan_layers,
         remat=model.remat,
         dtype=precision.compute_dtype(config.precision.compute),
@@ -62,21 +64,26 @@ def build(config: RunConfig, model: PriorModel, clip_model: ClipModel) -> Stage:
                 "text_states": jnp.zeros((1, length, clip_model.text_width)),
                 "text_mask": jnp.ones((1, length), bool),
             }
-        no = jnp.zeros(1, bool)
         t = jnp.zeros(1, jnp.int32)
-        return net.init(key, z, t, text_embedding=z, drop_text=no, **text)["params"]
+        return net.init(key, z, t, text_embedding=z, **text)["params"]
+
+    def text_arguments(frozen: Params, batch: Batch, dropped: Array) -> dict[str, Array]:
+        return captions.arguments(
+            model.null_text, Captions(batch["tokens"], dropped),
+            features.batch_text(clip, frozen, batch),
+            describe=partial(condition, model),
+            features_of=partial(features.text_features, clip, frozen),
+        )  # fmt: skip
 
     def loss(
         params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
     ) -> tuple[Float[Array, " b"], Diagnostics]:
         z = features.image_embedding(clip, frozen, batch)
         x0 = embedding.encode(model.embedding_scale, z, features.statistics(frozen))
-        found = features.batch_text(clip, frozen, batch)
-        conditioning = condition(model, found, batch["tokens"])
-        drop = flags(keys, "drop text", model.drop_text)
+        conditioning = text_arguments(frozen, batch, flags(keys, "drop text", model.drop_text))
 
         def network(x_t: Array, t: Array) -> Array:
-            return net.apply({"params": params}, x_t, t, **conditioning, drop_text=drop)
+            return net.apply({"params": params}, x_t, t, **conditioning)
 
         return objective(network, x0, keys, frozen)
 
@@ -85,9 +92,7 @@ def build(config: RunConfig, model: PriorModel, clip_model: ClipModel) -> Stage:
     ) -> tuple[Network, Float[Array, "b d"]]:
         del keys  # nothing is drawn
         z = features.image_embedding(clip, frozen, batch)
-        found = features.batch_text(clip, frozen, batch)
-        conditioning = condition(model, found, batch["tokens"])
-        conditioning["drop_text"] = jnp.zeros(len(z), bool)
+        conditioning = text_arguments(frozen, batch, jnp.zeros(len(z), bool))
         network = partial(net.apply, {"params": params}, **conditioning)
         return network, embedding.encode(model.embedding_scale, z, features.statistics(frozen))
 
@@ -107,38 +112,41 @@ def sample_prior(
     clip_model: ClipModel,
     params: Params,
     frozen: Params,
-    tokens: Int[Array, "b l"],
+    given: Captions,
+    negative: Captions,
     keys: Key[Array, " b"],
-    *,
-    sampling: Sampling,
-    guidance_scale: Float[Array, ""] | float,
+    plan: Plan,
 ) -> Float[Array, "b d"]:
     """Image embeddings for captions, in CLIP's own space (see `embedding.decode`).
 
-    Of `sampling.candidates` draws per caption, the one nearest to the text embedding is kept.
+    Of `plan.candidates` draws per caption, the one nearest to the text embedding is kept. Guidance
+    moves away from the negative caption.
     """
     net = make_prior(config, model, clip_model)
     clip = make_clip(clip_model, config.precision.compute)
-    found = features.text_features(clip, frozen, tokens)
-    conditioning = condition(model, found, tokens)
-    no, yes = jnp.zeros(len(tokens), bool), jnp.ones(len(tokens), bool)
+    found = captions.caption_features(clip, frozen, given)
+    arguments = partial(
+        captions.arguments,
+        model.null_text,
+        describe=partial(condition, model),
+        features_of=partial(features.text_features, clip, frozen),
+    )
+    conditions = Conditions(
+        arguments(given, found),
+        arguments(negative, captions.caption_features(clip, frozen, negative)),
+    )
 
     def network(x_t: Array, t: Array, condition: dict[str, Array]) -> Array:
         return net.apply({"params": params}, x_t, t, **condition)
 
     def one(number: Array) -> Array:
-        x = draw(
-            network,
-            Conditions(conditioning | {"drop_text": no}, conditioning | {"drop_text": yes}),
-            (clip_model.embedding_dim,),
-            jax.vmap(jax.random.fold_in, (0, None))(rng.fold_in_name(keys, "candidate"), number),
-            config=config,
-            sampling=sampling,
-            guidance_scale=guidance_scale,
-        )
+        fold = jax.vmap(jax.random.fold_in, (0, None))
+        own = fold(rng.fold_in_name(keys, "candidate"), number)
+        begin = start(plan, config, own, (clip_model.embedding_dim,))
+        x = draw(network, conditions, begin, own, config=config, plan=plan)
         return embedding.decode(model.embedding_scale, x, features.statistics(frozen))
 
-    candidates = jax.lax.map(one, jnp.arange(sampling.candidates))
+    candidates = jax.lax.map(one, jnp.arange(plan.candidates))
     return nearest(candidates, found.embedding)
 
 

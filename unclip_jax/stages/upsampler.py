@@ -5,6 +5,10 @@ paper) and applied to whole pictures. The small picture is the crop averaged ove
 worse: what a decoder draws is never as crisp as a real thumbnail (`degradation.py`). With
 `noise_augmentation` it is noised too, by a drawn part of the forward process, and the network is
 told how much (conditioning augmentation, Ho et al. 2021, arXiv 2106.15282, section 4).
+
+With `last_step="own"` the last step of sampling, at t = 0 where only fine texture is left, is drawn
+by a second network of the same form, as in karlo (super_res_first and super_res_last of diffusers).
+Its parameters stand beside the others' under "last_step", and it learns from the examples at t = 0.
 """
 
 from functools import partial
@@ -14,14 +18,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from unclip_jax.config.needs import BatchNeeds
-from unclip_jax.config.schema import RunConfig, Sampling, UpsamplerModel
+from unclip_jax.config.schema import RunConfig, UpsamplerModel
 from unclip_jax.core import images, precision, rng
-from unclip_jax.diffusion import GaussianProcess, make_schedule
+from unclip_jax.diffusion import GaussianProcess, Known, make_schedule
 from unclip_jax.models import UNet, Upsampler
 from unclip_jax.stages import degradation
 from unclip_jax.stages.objective import Network, diffusion_loss
-from unclip_jax.stages.sampling import Conditions, draw
+from unclip_jax.stages.sampling import Conditions, Plan, draw, make_plan, start
 from unclip_jax.stages.stage import Batch, Diagnostics, Params, Stage
+
+LAST_STEP = "last_step"
 
 
 def make_upsampler(config: RunConfig, model: UpsamplerModel) -> Upsampler:
@@ -61,7 +67,25 @@ def build(config: RunConfig, model: UpsamplerModel) -> Stage:
         high, low = crop_sizes(model)
         x, small = jnp.zeros((1, high, high, 3)), jnp.zeros((1, low, low, 3))
         level = {"noise_level": jnp.zeros(1)} if model.noise_augmentation else {}
-        return net.init(key, x, jnp.zeros(1, jnp.int32), low_res=small, **level)["params"]
+
+        def fresh(key: Key[Array, ""]) -> Params:
+            return net.init(key, x, jnp.zeros(1, jnp.int32), low_res=small, **level)["params"]
+
+        if model.last_step == "shared":
+            return fresh(key)
+        return {**fresh(key), LAST_STEP: fresh(rng.fold_in_name(key, LAST_STEP))}
+
+    def predict(params: Params, x_t: Array, t: Array, given: dict[str, Array]) -> Array:
+        output = net.apply({"params": params}, x_t, t, **given)
+        if model.last_step == "shared":
+            return output
+        # Both networks would cost twice as much, and few batches hold an example at t = 0.
+        last = jax.lax.cond(
+            jnp.any(t == 0),
+            lambda: net.apply({"params": params[LAST_STEP]}, x_t, t, **given),
+            lambda: output,
+        )
+        return jnp.where((t == 0)[:, None, None, None], last, output)
 
     def loss(
         params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
@@ -78,7 +102,7 @@ def build(config: RunConfig, model: UpsamplerModel) -> Stage:
             level = {"noise_level": steps / config.diffusion.num_steps}
 
         def network(x_t: Array, t: Array) -> Array:
-            return net.apply({"params": params}, x_t, t, low_res=low, **level)
+            return predict(params, x_t, t, {"low_res": low, **level})
 
         return objective(network, high, keys, frozen)
 
@@ -89,8 +113,8 @@ def build(config: RunConfig, model: UpsamplerModel) -> Stage:
         del frozen
         high = images.to_float(batch[field])
         low = degradation.shrink(high, model.low_size)
-        given = condition(config, model, low, keys, config.sampling)
-        return partial(net.apply, {"params": params}, **given), high
+        given = condition(config, model, low, keys, make_plan(config).low_noise)
+        return partial(predict, params, given=given), high
 
     def preview(
         params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
@@ -98,7 +122,7 @@ def build(config: RunConfig, model: UpsamplerModel) -> Stage:
         del frozen
         high = images.to_float(batch[field])
         low = degradation.shrink(high, model.low_size)
-        drawn = sample_upsampler(config, model, params, low, keys, sampling=config.sampling)
+        drawn = sample_upsampler(config, model, params, low, keys, make_plan(config))
         return {"small": low, "upsampled": drawn, "real": high}
 
     needs = BatchNeeds(image_sizes=(model.image_size,))
@@ -109,45 +133,54 @@ def sample_upsampler(
     config: RunConfig,
     model: UpsamplerModel,
     params: Params,
-    low: Float[Array, "b l l 3"],
+    low: Float[Array, "b l k 3"],
     keys: Key[Array, " b"],
-    *,
-    sampling: Sampling,
-) -> Float[Array, "b s s 3"]:
-    """Pictures of `image_size` in [-1, 1] from pictures of `low_size`.
+    plan: Plan,
+    known: Known | None = None,
+) -> Float[Array, "b s r 3"]:
+    """Pictures in [-1, 1], `image_size` / `low_size` times as large as the given ones.
 
-    With noise augmentation, noise of level `sampling.low_noise` is put on the small pictures first.
+    With noise augmentation, `plan.low_noise` steps of noise are put on the small pictures first.
+
+    Args:
+      low: of `low_size`, or of any other size: the network is convolutional.
+      known: a part of the large picture that is kept.
     """
     net = make_upsampler(config, model)
 
-    def network(x_t: Array, t: Array, condition: dict[str, Array]) -> Array:
-        return net.apply({"params": params}, x_t, t, **condition)
+    def network(
+        x_t: Array, t: Array, condition: dict[str, Array], weights: Params = params
+    ) -> Array:
+        return net.apply({"params": weights}, x_t, t, **condition)
 
+    own = model.last_step == "own"
+    factor = model.image_size // model.low_size
+    shape = (low.shape[1] * factor, low.shape[2] * factor, 3)
     return draw(
         network,
-        Conditions(condition(config, model, low, keys, sampling)),
-        (model.image_size, model.image_size, 3),
+        Conditions(condition(config, model, low, keys, plan.low_noise)),
+        start(plan, config, keys, shape),
         keys,
         config=config,
-        sampling=sampling,
-        guidance_scale=1.0,
+        plan=plan,
+        known=known,
+        last_network=partial(network, weights=params[LAST_STEP]) if own else None,
     )
 
 
 def condition(
     config: RunConfig,
     model: UpsamplerModel,
-    low: Float[Array, "b l l 3"],
+    low: Float[Array, "b l k 3"],
     keys: Key[Array, " b"],
-    sampling: Sampling,
+    noise_steps: Int[Array, ""] | int,
 ) -> dict[str, Array]:
     """The network's arguments when sampling: the small pictures, noised if it knows noise."""
     if not model.noise_augmentation:
         return {"low_res": low}
-    steps = round(sampling.low_noise * config.diffusion.num_steps)
-    low = add_noise(config, low, jnp.full(len(low), steps), keys)
-    level = jnp.full(len(low), steps / config.diffusion.num_steps)
-    return {"low_res": low, "noise_level": level}
+    steps = jnp.full(len(low), noise_steps, jnp.int32)
+    low = add_noise(config, low, steps, keys)
+    return {"low_res": low, "noise_level": steps / config.diffusion.num_steps}
 
 
 def crop_sizes(model: UpsamplerModel) -> tuple[int, int]:

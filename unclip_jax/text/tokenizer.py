@@ -47,6 +47,11 @@ def tokenize(texts: Sequence[str], context_length: int = 77) -> Int[np.ndarray, 
     return _encoder().tokenize_batch(cleaned, context_length=context_length).astype(np.int32)
 
 
+def decode_ids(ids: Sequence[int]) -> str:
+    """The text of token ids; a space where a word ends, U+FFFD where bytes are no UTF-8."""
+    return _encoder().decode(list(ids))
+
+
 def detokenize(tokens: Int[np.ndarray, "N L"]) -> list[str]:
     """Returns the lower-case text of each row, without the special tokens: labels for pictures."""
     texts = []
