@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ORACLES ?= .venv-oracles
 
-.PHONY: launch-tests help demo test test-current check golden docs oracles clean
+.PHONY: launch-tests help demo test test-current check golden docs oracles clean slow-tests soak
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -20,6 +20,12 @@ demo: $(BIN)/.installed ## shards, CLIP, prior, decoder, upsampler, samples, eva
 
 test: $(BIN)/.installed ## the default tests
 	$(BIN)/python -m pytest
+
+slow-tests: $(BIN)/.installed ## the tests that take minutes: more faults, more processes
+	$(BIN)/python -m pytest -m slow
+
+soak: $(BIN)/.installed ## a toy run through 30 random faults, its end compared bit for bit
+	$(BIN)/python benchmarks/soak.py --log benchmarks/results/soak.txt
 
 test-current: ## the default tests on Python 3.12 and the newest jax that setup.py admits
 	python3.12 -m venv .venv-current

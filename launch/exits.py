@@ -1,6 +1,6 @@
 """How a process ended, and what that says about the run.
 
-The trainer's own codes are in docs/training.md. When one rank of several dies, JAX aborts the
+The trainer's own codes are in docs/surviving.md. When one rank of several dies, JAX aborts the
 others (SIGABRT, 134): those are victims, and the cause is the first process that is none.
 """
 
@@ -29,7 +29,11 @@ class ExitClass(enum.Enum):
 CLASS_OF_CODE = {
     0: ExitClass.DONE,
     2: ExitClass.USER_ERROR,
+    65: ExitClass.USER_ERROR,  # diverged: starting it again would repeat it
+    69: ExitClass.VICTIM,  # another process did not come, or has gone
+    74: ExitClass.USER_ERROR,  # the workdir is full, read-only or gone
     75: ExitClass.PREEMPTED,
+    76: ExitClass.STALLED,
     134: ExitClass.VICTIM,  # 128 + SIGABRT
     137: ExitClass.KILLED,  # 128 + SIGKILL: out of memory, or the host's doing
     143: ExitClass.KILLED,  # 128 + SIGTERM, before the trainer could handle it

@@ -116,7 +116,8 @@ def toy_runs(toy_cache, shards):
     for process in runs.started:
         if process.poll() is None:
             process.kill()
-            process.communicate()
+        process.wait()
+        process.stdout.close()
 
 
 @pytest.fixture(scope="session")

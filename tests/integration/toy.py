@@ -79,10 +79,12 @@ def main():
     if wanted := os.environ.get("TOY_KILL"):
         phase, number, delay = wanted.split(":")
         kill_in_phase(phase, int(number), float(delay))
-    if wanted := os.environ.get("TOY_STALL"):
-        before_each_step(lambda state: int(state.step) == int(wanted) and time.sleep(10_000))
-    if wanted := os.environ.get("TOY_SLOW"):
-        before_each_step(lambda state: time.sleep(float(wanted)))
+    if "TOY_STALL" in os.environ:
+        last = int(os.environ["TOY_STALL"])
+        before_each_step(lambda state: int(state.step) == last and time.sleep(10_000))
+    if "TOY_SLOW" in os.environ:
+        pause = float(os.environ["TOY_SLOW"])
+        before_each_step(lambda state: time.sleep(pause))
     return cli.main(sys.argv[1:])
 
 

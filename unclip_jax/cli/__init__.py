@@ -51,6 +51,7 @@ COMMANDS = {
     "launch attach": ("launch_attach", "look after a run whose launcher was killed"),
     "launch gc": ("launch_gc", "clear away what runs that are over left behind"),
     "inspect config": ("inspect_config", "print a resolved config"),
+    "inspect run": ("inspect_run", "show a run's progress, processes and goodput"),
 }
 
 
@@ -87,8 +88,8 @@ def parse(argv: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
     name, rest = " ".join(argv[:words]), argv[words:]
     if name not in COMMANDS:
         raise _unknown(argv)
-    # Libraries warn through absl about our read-only checkpoints and the like: nothing to act on.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # What libraries say through absl is nothing to act on, or is raised as well.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     module = importlib.import_module(f"unclip_jax.cli.{COMMANDS[name][0]}")
     rest, overrides = split_overrides(rest)
     args = _parser(name, module).parse_args(rest)

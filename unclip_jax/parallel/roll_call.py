@@ -57,7 +57,8 @@ def _listen(
         ) from None
     with contextlib.ExitStack() as open_sockets:
         open_sockets.enter_context(server)
-        came: dict[int, tuple[socket.socket, dict[str, Any]]] = {}
+        came: dict[int, dict[str, Any]] = {}
+        heard: list[socket.socket] = []
         wrong: UserError | None = None
         while wrong is None and len(came) < cluster.processes - 1:
             connection = _accept(server, deadline)
@@ -69,8 +70,9 @@ def _listen(
             if theirs is None:
                 continue  # no process of ours: a port scanner, or an attempt that has ended
             wrong = _difference(mine, theirs, came)
-            came.setdefault(int(theirs["process"]), (connection, theirs))
-        _tell([connection for connection, _ in came.values()], wrong)
+            came.setdefault(theirs["process"], theirs)
+            heard.append(connection)
+        _tell(heard, wrong)
     if wrong is not None:
         raise wrong
 
@@ -104,11 +106,11 @@ def _tell(connections: list[socket.socket], error: UserError | None) -> None:
 
 
 def _missing(
-    cluster: Cluster, mine: dict[str, Any], came: Mapping[int, Any], timeout: float
+    cluster: Cluster, mine: dict[str, Any], came: Mapping[int, dict[str, Any]], timeout: float
 ) -> UserError:
     names = [cluster.name(p) for p in range(1, cluster.processes) if p not in came]
     there = [f"process 0 on {mine['host']}"]
-    there += [f"process {p} on {theirs['host']}" for p, (_, theirs) in sorted(came.items())]
+    there += [f"process {p} on {theirs['host']}" for p, theirs in sorted(came.items())]
     return MissingProcess(
         f"{_some(names)} of {cluster.processes} did not join within {timeout:g} s "
         f"(there: {_some(there)}): see the log of that host, and whether it reaches "
@@ -122,11 +124,11 @@ def _some(names: list[str], limit: int = 8) -> str:
 
 
 def _difference(
-    mine: dict[str, Any], theirs: dict[str, Any], came: Mapping[int, tuple[Any, dict[str, Any]]]
+    mine: dict[str, Any], theirs: dict[str, Any], came: Mapping[int, dict[str, Any]]
 ) -> UserError | None:
     number = theirs["process"]
     who = f"process {number} on {theirs.get('host')}"
-    other = came[number][1] if number in came else mine if number == 0 else None
+    other = came.get(number, mine if number == 0 else None)
     if other is not None:
         return UserError(
             f"two processes say that they are process {number}: on "

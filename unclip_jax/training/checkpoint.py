@@ -7,8 +7,10 @@ and a seal of what stands beside them; `restore.py` compares both.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -51,7 +53,8 @@ class Checkpointer:
             preservation_policy=preserve.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,
         )
-        self._manager = ocp.CheckpointManager(directory(workdir), options=options)
+        self._directory = directory(workdir)
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def steps(self) -> list[int]:
         """The complete checkpoints, newest first."""
@@ -63,6 +66,9 @@ class Checkpointer:
         All processes must call it together.
         """
         self._manager.check_for_errors()
+        if not self._directory.is_dir():  # orbax would make it again, without what was in it
+            number = errno.ENOENT
+            raise FileNotFoundError(number, os.strerror(number), str(self._directory))
         if step in self._manager.all_steps():
             return
         record = {"progress": dataclasses.asdict(progress), "digests": digests(state)}

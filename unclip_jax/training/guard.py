@@ -53,8 +53,8 @@ class Guard:
         self._pending = ((step, before, after), skipped)
 
     def read(self) -> None:
-        """Reads the newest flag, waiting for its step."""
-        if self._pending is None:
+        """Reads the newest flag, waiting for its step; once tripped the record stands still."""
+        if self._pending is None or self.tripped:
             return
         skip, flag = self._pending
         self._pending = None

@@ -140,7 +140,8 @@ class Loop:
                 with s.phases("data"), self._clock.waiting():
                     batch, position = next(batches)
                 advance(1, **self._take_step(train_step, frozen, batch, position))
-                self._after_step()
+                if not self._guard.tripped:
+                    self._after_step()
             self._log.flush()
             if not self._guard.tripped:
                 self._save()

@@ -30,18 +30,21 @@ class Phases:
         age = process_age()
         self._mark = time.monotonic()
         self._seconds = {**_NONE, "start": age}
+        self._fresh = True
         self.began = time.time() - age
         self.now = Now("start", 0, self._mark)
 
     @property
     def before_first_step(self) -> bool:
-        """Whether nothing has been trained since the last checkpoint."""
-        return self.now.phase in ("start", "compile")
+        """Whether nothing has been trained since the start, or since going back."""
+        return self._fresh
 
     def enter(self, phase: str, step: int | None = None) -> None:
         """Leaves the present phase for this one."""
         mark = time.monotonic()
         self._seconds[self.now.phase] += mark - self._mark
+        if phase in ("start", "step"):
+            self._fresh = phase == "start"
         self._mark = mark
         self.now = Now(phase, self.now.step if step is None else step, mark)
 

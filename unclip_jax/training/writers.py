@@ -28,7 +28,8 @@ class MetricWriter:
         record: dict[str, Any] = {"step": step}
         for name, value in values.items():
             record[name] = float(value) if math.isfinite(value) else None
-            self._events.add_scalar(name, value, step)
+            if math.isfinite(value):
+                self._events.add_scalar(name, value, step)
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
 
