@@ -41,6 +41,7 @@ class Soak:
     def __init__(self, folder: pathlib.Path, seed: int, log: Callable[[str], None]):
         self.folder, self.workdir = folder, folder / "disturbed"
         self.random, self.log = random.Random(seed), log
+        self.started: list[subprocess.Popen] = []
 
     def start(self, workdir: pathlib.Path, processes: int, **env: str) -> list[subprocess.Popen]:
         """Starts an attempt; output goes to a file per process."""
@@ -80,6 +81,7 @@ class Soak:
                         command, env={**common, **own}, stdout=output, stderr=subprocess.STDOUT
                     )
                 )
+        self.started += started
         return started
 
     def newest(self) -> int:
@@ -118,9 +120,9 @@ def _kill(soak: Soak, processes: int) -> list[int]:
     return soak.wait(attempt, {KILLED, ABORTED, 69})
 
 
-def _kill_in_phase(phase: str) -> Callable[[Soak, int], list[int]]:
+def _kill_in_phase(phase: str, most: int) -> Callable[[Soak, int], list[int]]:
     def fault(soak: Soak, processes: int) -> list[int]:
-        moment = f"{phase}:{soak.random.randint(1, 2)}:{soak.random.uniform(0, 0.03):.4f}"
+        moment = f"{phase}:{soak.random.randint(1, most)}:{soak.random.uniform(0, 0.03):.4f}"
         attempt = soak.start(soak.workdir, processes, TOY_SLOW=str(STEP_SECONDS), TOY_KILL=moment)
         return soak.wait(attempt, {KILLED, ABORTED, 69})
 
@@ -184,9 +186,9 @@ def _truncate(path: pathlib.Path, chance: random.Random) -> None:
 
 FAULTS: dict[str, Callable[[Soak, int], list[int]]] = {
     "kill -9 at any moment": _kill,
-    "kill -9 in compilation": _kill_in_phase("compile"),
-    "kill -9 in evaluation": _kill_in_phase("evaluate"),
-    "kill -9 in a save": _kill_in_phase("save"),
+    "kill -9 in compilation": _kill_in_phase("compile", 1),
+    "kill -9 in evaluation": _kill_in_phase("evaluate", 300),
+    "kill -9 in a save": _kill_in_phase("save", 4),
     "SIGTERM": _signal(signal.SIGTERM),
     "SIGINT": _signal(signal.SIGINT),
     "SIGSTOP for 12 s": _freeze,
@@ -242,9 +244,12 @@ def main() -> int:
         lines.append(line)
 
     folder = pathlib.Path(tempfile.mkdtemp(prefix="soak-"))
+    soak = Soak(folder, args.seed, log)
     try:
-        same = _soak(Soak(folder, args.seed, log), args, log)
+        same = _soak(soak, args, log)
     finally:
+        for process in soak.started:
+            process.kill()
         if args.log:
             args.log.write_text("\n".join(lines) + "\n")
     shutil.rmtree(folder)
