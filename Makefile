@@ -12,7 +12,7 @@ help:
 $(BIN)/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[emoji,test,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[emoji,sweep,test,dev]'
 	@touch $@
 
 demo: $(BIN)/.installed ## shards, CLIP, prior, decoder, upsampler, samples, evaluation; resumes

@@ -68,6 +68,7 @@ def environment(
             "UNCLIP_COORDINATOR": coordinator(spec, hosts, attempt),
             "UNCLIP_NUM_PROCESSES": str(spec.processes),
             "UNCLIP_PROCESS_ID": str(process),
+            "UNCLIP_HOSTS": ",".join(host_of(spec, hosts, p).name for p in range(spec.processes)),
         }
     return found | {"PYTHONUNBUFFERED": "1"}
 

@@ -1,12 +1,21 @@
 """How a process ended, and what that says about the run.
 
 The trainer's own codes are in docs/surviving.md. When one rank of several dies, JAX aborts the
-others (SIGABRT, 134): those are victims, and the cause is the first process that is none.
+others (SIGABRT, 134), or they miss it (69): those are victims, and the cause is the first process that is none.
 """
 
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from unclip_jax.errors import (
+    EXIT_STALLED,
+    EXIT_STOPPED,
+    Diverged,
+    MissingProcess,
+    StorageError,
+    UserError,
+)
 
 STOPPED_BY_US = "stopped"  # the reason that the agent gives for an end that was asked for
 
@@ -17,28 +26,34 @@ class ExitClass(enum.Enum):
     DONE = 0
     CRASHED = 1
     USER_ERROR = 2
-    STALLED = 3
-    LOST = 4
-    KILLED = 5
-    VICTIM = 6
+    DIVERGED = 65
+    LOST = 69
+    STORAGE = 74
     PREEMPTED = 75
+    STALLED = 76
     STOPPED = 130
+    VICTIM = 134
+    KILLED = 137
 
 
 # What a code of the trainer means; other codes are crashes.
 CLASS_OF_CODE = {
     0: ExitClass.DONE,
-    2: ExitClass.USER_ERROR,
-    65: ExitClass.USER_ERROR,  # diverged: starting it again would repeat it
-    69: ExitClass.VICTIM,  # another process did not come, or has gone
-    74: ExitClass.USER_ERROR,  # the workdir is full, read-only or gone
-    75: ExitClass.PREEMPTED,
-    76: ExitClass.STALLED,
+    UserError.exit_code: ExitClass.USER_ERROR,
+    Diverged.exit_code: ExitClass.DIVERGED,
+    MissingProcess.exit_code: ExitClass.VICTIM,  # another process did not come, or has gone
+    StorageError.exit_code: ExitClass.STORAGE,
+    EXIT_STOPPED: ExitClass.PREEMPTED,
+    EXIT_STALLED: ExitClass.STALLED,
     134: ExitClass.VICTIM,  # 128 + SIGABRT
     137: ExitClass.KILLED,  # 128 + SIGKILL: out of memory, or the host's doing
     143: ExitClass.KILLED,  # 128 + SIGTERM, before the trainer could handle it
     255: ExitClass.LOST,  # ssh's own failure
 }
+
+
+# The same again would end the same.
+FINAL = {ExitClass.USER_ERROR, ExitClass.DIVERGED, ExitClass.STORAGE}
 
 
 @dataclass(frozen=True)
@@ -79,7 +94,7 @@ def judge(ends: Sequence[Exit]) -> Verdict:
     failed = [end for end in ends if classify(end) is not ExitClass.DONE]
     if not failed:
         return Verdict(ExitClass.DONE, None, "every process ended well")
-    mistakes = [end for end in failed if classify(end) is ExitClass.USER_ERROR]
+    mistakes = [end for end in failed if classify(end) in FINAL]
     causes = [end for end in failed if classify(end) is not ExitClass.VICTIM]
     cause = (mistakes or causes or failed)[0]
     return Verdict(classify(cause), cause.process, _text(cause))

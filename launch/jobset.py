@@ -2,7 +2,7 @@
 
 One child job for each slice, one pod for each host. The container's own index makes the process
 id, the first pod of the headless network the coordinator. Code 75 and evictions restart the set for
-free, other failures within the budget; a set whose process ends with code 2 is ended by the
+free, other failures within the budget; a set whose process ends with code 2, 65 or 74 is ended by the
 launcher (JobSet tells two kinds of failure apart, not three).
 
 kubectl hands the manifest over and watches it, with the credentials and the context it has.
@@ -15,7 +15,7 @@ import yaml
 
 from unclip_jax.errors import UserError
 
-from .exits import ExitClass
+from .exits import FINAL, ExitClass
 from .hosts import HostLost, ThisMachine
 from .record import Record
 from .scheduled import JobState, job_name
@@ -192,9 +192,10 @@ class GkeScheduler:
         if not found:
             return JobState("the JobSet was deleted", ExitClass.STOPPED)
         pods = await self._get("pods", "--selector", f"jobset.sigs.k8s.io/jobset-name={job}")
-        if 2 in exit_codes(pods):
-            await self._delete(job)
-            return JobState("a process ended with code 2", ExitClass.USER_ERROR)
+        for final in FINAL:
+            if final.value in exit_codes(pods):
+                await self._delete(job)
+                return JobState(f"a process ended with code {final.value}", final)
         return judged(found)
 
     async def new_log(self, record: Record, job: str) -> list[str]:

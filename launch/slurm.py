@@ -1,6 +1,6 @@
 """SLURM: one job for the run, one task for each process on a node of its own.
 
-The job judges its own ends, as docs/slurm.md says: code 0 is done, 2 is never repeated, 75 is put
+The job judges its own ends, as docs/slurm.md says: code 0 is done, 2, 65 and 74 are final, 75 is put
 back into the queue for free, others as often as the budget allows. The last is for SLURM to do
 when a node fails (--requeue). SIGTERM comes a grace period before the time limit, so a run longer
 than the limit saves itself and goes on in the next slot.
@@ -14,7 +14,7 @@ import time
 from unclip_jax.errors import UserError
 
 from .commands import PROXIES, coordinator_port, run_folder
-from .exits import ExitClass
+from .exits import FINAL, ExitClass
 from .hosts import HostLost, ThisMachine
 from .record import Record
 from .scheduled import JobState, job_name
@@ -99,10 +99,10 @@ code=$?
 codes() { cat "$UNCLIP_MARKS"/* 2>/dev/null; }
 over() { echo "$1" > "$folder/result.tmp"; mv "$folder/result.tmp" "$folder/result"; exit "$1"; }
 if [ $code -eq 0 ]; then over 0; fi
-if codes | grep -qx 2; then over 2; fi
+for final in 2 65 74; do if codes | grep -qx $final; then over $final; fi; done
 if [ -e @FOLDER@/stop ]; then over 130; fi
-# Saved and asked to stop (75), with those that others took along (134, 143): free.
-if ! codes | grep -qx 75 || codes | grep -qvxE '0|75|134|143'; then
+# Saved and asked to stop (75), with those that others took along (69, 134, 143): free.
+if ! codes | grep -qx 75 || codes | grep -qvxE '0|69|75|134|143'; then
   echo "$code" >> "$folder/counted"
   if [ "$(wc -l < "$folder/counted")" -gt @BUDGET@ ]; then over 1; fi
 fi
@@ -237,8 +237,9 @@ def _judged(results: list[str]) -> JobState:
     codes = sorted({int(result) for result in results if result.isdigit()})
     if codes == [0]:
         return JobState("every process ended well", ExitClass.DONE)
-    if 2 in codes:
-        return JobState("a process ended with code 2", ExitClass.USER_ERROR)
+    for final in FINAL:
+        if final.value in codes:
+            return JobState(f"a process ended with code {final.value}", final)
     if 130 in codes:
         return JobState("it was stopped", ExitClass.STOPPED)
     return JobState("the budget of restarts is used up", ExitClass.CRASHED)

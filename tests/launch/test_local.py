@@ -1,10 +1,19 @@
 """Launching on this machine with toy workers: how attempts end, restart, stop and are taken up."""
 
 import json
+import os
+import pathlib
 import re
 import signal
 import subprocess
 import sys
+
+import pytest
+
+
+def parent_of(pid):
+    text = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    return int(text.rpartition(")")[2].split()[1])
 
 
 def test_processes_learn_who_they_are_and_logs_are_merged(launcher):
@@ -51,6 +60,7 @@ def test_a_mistake_is_never_restarted(launcher):
     assert "process 1 ended with code 2" in output
 
 
+@pytest.mark.slow
 def test_a_killed_process_takes_the_others_along_and_all_restart(launcher):
     code, output = launcher.run("a", "--fail", "0:2:kill", "--steps", "60", "--delay", "0.03")
     assert code == 0, output
@@ -71,7 +81,7 @@ def test_a_process_that_stands_still_is_found_and_killed(launcher):
 def test_a_silent_start_names_the_silent_processes(launcher):
     options = ("--option", "limits.startup_seconds=1", "--option", "restarts.budget=0")
     code, output = launcher.run("a", "--delay", "60", options=options)
-    assert code == 3
+    assert code == 76
     assert "silent so far: process 0 on local, 1 on local" in output
 
 
@@ -99,6 +109,7 @@ def test_a_process_that_ignores_sigterm_is_killed_after_the_grace(launcher, wait
     assert launcher.steps(0) == before
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_does_not_wait(launcher, wait_until):
     options = ("--option", "limits.grace_seconds=300")
     process = launcher.start("a", "--steps", "1000", "--ignore-term", options=options)
@@ -134,6 +145,7 @@ def test_only_one_launcher_looks_after_a_run(launcher, wait_until):
     assert "has a launcher already" in output
 
 
+@pytest.mark.slow
 def test_other_settings_under_the_same_name_are_refused_until_it_is_over(launcher, wait_until):
     process = launcher.start("a", "--steps", "1000")
     wait_until(lambda: launcher.steps(1))
@@ -177,6 +189,7 @@ def test_a_killed_launcher_is_replaced_and_nothing_runs_twice(launcher, wait_unt
     assert log.splitlines() == [f"toy: {step}/120 steps" for step in range(1, 121)]
 
 
+@pytest.mark.slow
 def test_a_launcher_killed_again_and_again_still_gets_the_run_done(launcher):
     """Killed at a later moment each time: every phase is met, nothing is lost or done twice."""
     toy = ("--steps", "40", "--fail", "1:20:1")
@@ -211,6 +224,19 @@ def test_processes_end_by_themselves_when_nobody_follows(launcher, wait_until, a
         end = json.loads(path.read_text())
         assert end["code"] == 75
         assert "nobody followed it" in end["reason"]
+
+
+def test_a_process_does_not_outlive_its_keeper(launcher, wait_until, alive):
+    process = launcher.start("a", "--steps", "40", "--delay", "0.05", "--orphan", processes=1)
+    wait_until(lambda: launcher.steps(0))
+    orphan = int((launcher.workdir / "orphan-0").read_text())
+    toy = parent_of(orphan)
+    os.kill(parent_of(toy), signal.SIGKILL)
+    wait_until(lambda: not alive(toy))
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, output  # started again, from its state
+    assert "its keeper was killed" in output
+    assert not alive(orphan)
 
 
 def test_dry_run_starts_nothing_and_says_the_same_twice(launcher):

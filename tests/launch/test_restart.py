@@ -29,6 +29,9 @@ def past(*kinds_and_steps, minutes_apart=1.0):
         ([(1, None), (0, 134)], "LOST", 1),
         ([(0, 0), (1, 255)], "LOST", 1),
         ([(0, 3), (1, 0)], "CRASHED", 0),
+        ([(0, 134), (1, 65)], "DIVERGED", 1),
+        ([(0, 69), (1, 137)], "KILLED", 1),
+        ([(0, 76), (1, 134)], "STALLED", 0),
     ],
 )
 def test_the_cause_is_the_first_that_is_no_victim(ends, kind, process):
@@ -41,7 +44,7 @@ def test_what_we_stopped_ourselves_is_not_a_cause():
     assert (verdict.kind, verdict.process) == (ExitClass.CRASHED, 0)
 
 
-@pytest.mark.parametrize("kind", ["DONE", "USER_ERROR", "STOPPED"])
+@pytest.mark.parametrize("kind", ["DONE", "USER_ERROR", "DIVERGED", "STORAGE", "STOPPED"])
 def test_some_ends_are_final(kind):
     assert decide(POLICY, past((kind, 5))).delay is None
 

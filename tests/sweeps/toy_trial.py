@@ -1,6 +1,7 @@
 """A training run in small: writes the curve of f(x, y) + noise over steps into metrics.jsonl.
 
-Every start leaves a line in `starts`; it resumes from the last step in metrics.jsonl.
+Every start leaves a line in `starts`; it resumes from the last step in metrics.jsonl. With a
+`gate` it waits before step 4 until that file exists.
 """
 
 import json
@@ -19,6 +20,8 @@ path = out / "metrics.jsonl"
 first = len(path.read_text().splitlines()) if path.exists() else 0
 for step in range(first + 1, steps + 1):
     time.sleep(delay)
+    while step == 4 and "gate" in settings and not pathlib.Path(settings["gate"]).exists():
+        time.sleep(0.05)
     if settings.get("kind") == "broken":
         sys.exit("broken")
     loss = (x - 0.3) ** 2 + 0.1 * y + 1.0 / step

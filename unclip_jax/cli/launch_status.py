@@ -53,6 +53,7 @@ def _story(record: Record) -> str:
         f"{record.name}: {_line(record)}",
         f"  on {spec.backend}, {spec.processes} processes"
         + (f", job {state.job}" if state.job else ""),
+        *([f"  tags: {', '.join(spec.tags)}"] if spec.tags else []),
         f"  hosts: {', '.join(host.name for host in state.hosts) or '-'}",
         f"  command: {' '.join(spec.command)}",
         f"  record: {record.folder}",
