@@ -1,7 +1,8 @@
 """How a process ended, and what that says about the run.
 
 The trainer's own codes are in docs/surviving.md. When one rank of several dies, JAX aborts the
-others (SIGABRT, 134), or they miss it (69): those are victims, and the cause is the first process that is none.
+others (SIGABRT, 134), or they miss it (69): those are victims, and the cause is the first process
+that is none.
 """
 
 import enum

@@ -2,8 +2,8 @@
 
 One child job for each slice, one pod for each host. The container's own index makes the process
 id, the first pod of the headless network the coordinator. Code 75 and evictions restart the set for
-free, other failures within the budget; a set whose process ends with code 2, 65 or 74 is ended by the
-launcher (JobSet tells two kinds of failure apart, not three).
+free, other failures within the budget; a set whose process ends with code 2, 65 or 74 is ended by
+the launcher (JobSet tells two kinds of failure apart, not three).
 
 kubectl hands the manifest over and watches it, with the credentials and the context it has.
 """

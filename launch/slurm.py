@@ -1,9 +1,9 @@
 """SLURM: one job for the run, one task for each process on a node of its own.
 
-The job judges its own ends, as docs/slurm.md says: code 0 is done, 2, 65 and 74 are final, 75 is put
-back into the queue for free, others as often as the budget allows. The last is for SLURM to do
-when a node fails (--requeue). SIGTERM comes a grace period before the time limit, so a run longer
-than the limit saves itself and goes on in the next slot.
+The job judges its own ends: code 0 is done, 2, 65 and 74 are final, 75 is put back into the queue
+for free, others as often as the budget allows; when a node fails SLURM itself does it (--requeue).
+SIGTERM comes a grace period before the time limit, so a run longer than the limit saves itself and
+goes on in the next slot.
 """
 
 import asyncio
