@@ -5,6 +5,7 @@ out by its index's mask, so every run over the set knows its length. What can on
 decoding is found later and substituted (`assembly.py`).
 """
 
+import bisect
 import functools
 import hashlib
 import json
@@ -112,6 +113,7 @@ class Dataset:
         self.counts = np.array([self._count(number) for number in numbers], np.int64)
         self.fingerprint = _fingerprint(shards, self.counts, keeps)
         self._ends = np.cumsum(self.counts)
+        self._end_list = self._ends.tolist()  # for bisect: faster than NumPy for one number
         self._ordinals = functools.lru_cache(maxsize=4096)(self._load_ordinals)
         self._side_car = functools.lru_cache(maxsize=4096)(self._open_side_car)
 
@@ -146,9 +148,9 @@ class Dataset:
 
     def locate(self, sample: int) -> tuple[int, int]:
         """Returns (shard number, ordinal in the tar) of a sample."""
-        number = int(np.searchsorted(self._ends, sample, "right"))
-        within = sample - int(self._ends[number] - self.counts[number])
-        return number, int(self._ordinals(number)[within])
+        number = bisect.bisect_right(self._end_list, sample)
+        before = self._end_list[number - 1] if number else 0
+        return number, int(self._ordinals(number)[sample - before])
 
     def read(self, sample: int) -> tuple[str, Members]:
         """Returns (key, field -> bytes) of a sample."""

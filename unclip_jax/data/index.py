@@ -103,7 +103,7 @@ def scan(file, size: int, version: int, name: str) -> ShardIndex:
             offsets.append(member.start // tar.BLOCK)
             masks.append(0)
             current = key
-        bit = 1 << _bit(names, own, name)
+        bit = 1 << (names[own] if own in names else _bit(names, own, name))
         if masks[-1] & bit:
             problems["duplicate_field"] += 1
             continue

@@ -6,6 +6,7 @@ records "length key=value\\n"). We note where each member begins, extra headers 
 later range read of a whole sample can be parsed on its own (POSIX.1-2001, pax; GNU tar manual).
 """
 
+import struct
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
@@ -14,8 +15,8 @@ BLOCK = 512
 _REGULAR = (b"0", b"\0", b"7")
 _ABOUT_NEXT = (b"x", b"L")  # give the next member's name or size
 _ABOUT_OTHERS = (b"g", b"K")  # archive-wide PAX header, GNU long link target: nothing we need
-_BLANKS = b" " * 8
 _ADLER = 65521
+_HEADER = struct.Struct("100s24x12s20x1s100x6s82x155s12x")  # name, size, type, magic, prefix
 _MAX_EXTENSION = 1 << 20  # no honest long name or PAX header is larger
 
 
@@ -33,12 +34,12 @@ class Member(NamedTuple):
 
     @property
     def end(self) -> int:
-        return self.data + blocks(self.size) * BLOCK
+        return self.data + padded(self.size)
 
 
-def blocks(size: int) -> int:
-    """Returns how many blocks `size` bytes fill."""
-    return -(-size // BLOCK)
+def padded(size: int) -> int:
+    """Returns the bytes of the whole blocks that `size` bytes fill."""
+    return (size + BLOCK - 1) & -BLOCK
 
 
 class TarScanner:
@@ -62,7 +63,7 @@ class TarScanner:
                 header = self._read(position, BLOCK)
                 if not header[0] and header.count(0) == BLOCK:
                     return
-                _check_sum(header)
+                check_sum(header)
                 kind, own_name, own_size = parse_header(header)
                 data = position + BLOCK
                 if kind in _ABOUT_NEXT:
@@ -70,10 +71,10 @@ class TarScanner:
                         raise TarError(f"extended header of {own_size} bytes")
                     content = self._read(data, own_size)
                     name, size = _extend(kind, content, name, size)
-                    position = data + blocks(own_size) * BLOCK
+                    position = data + padded(own_size)
                     continue
                 length = own_size if size is None else size
-                position = data + blocks(length) * BLOCK
+                position = data + padded(length)
                 if data + length > self._size:
                     raise TarError(f"cut inside {name or own_name!r}")
                 if kind in _REGULAR:
@@ -94,41 +95,44 @@ class TarScanner:
         return content
 
 
-def parse_header(header: bytes) -> tuple[bytes, str, int]:
-    """Returns (type, name, size) of a header block."""
-    name = _text(header[:100])
-    if header[345] and header[257:263] == b"ustar\0":
-        name = f"{_text(header[345:500])}/{name}"
-    return header[156:157], name, _number(header[124:136])
+def parse_header(content: bytes | memoryview, at: int = 0) -> tuple[bytes, str, int]:
+    """Returns (type, name, size) of the header block at a position."""
+    own_name, size, kind, magic, prefix = _HEADER.unpack_from(content, at)
+    name = _text(own_name)
+    if prefix[0] and magic == b"ustar\0":
+        name = f"{_text(prefix)}/{name}"
+    return kind, name, _number(size)
 
 
 def parse_members(content: memoryview) -> Iterator[tuple[str, memoryview]]:
     """Yields (name, bytes) of the regular members in a piece of a tar that starts at a header."""
     name, size, position = None, None, 0
     while position + BLOCK <= len(content) and content[position]:
-        kind, own_name, own_size = parse_header(bytes(content[position : position + BLOCK]))
+        kind, own_name, own_size = parse_header(content, position)
         data = position + BLOCK
         if kind in _ABOUT_NEXT:
             name, size = _extend(kind, bytes(content[data : data + own_size]), name, size)
-            position = data + blocks(own_size) * BLOCK
+            position = data + padded(own_size)
             continue
         length = own_size if size is None else size
         if data + length > len(content):
             raise TarError(f"cut inside {name or own_name!r}")
         if kind in _REGULAR:
             yield name or own_name, content[data : data + length]
-        position = data + blocks(length) * BLOCK
+        position = data + padded(length)
         if kind not in _ABOUT_OTHERS:
             name, size = None, None
 
 
-def _check_sum(header: bytes) -> None:
-    """The stored sum counts its own eight bytes as blanks.
+def check_sum(header: bytes) -> None:
+    """Raises TarError unless the sum of the header's bytes is the stored one.
 
-    It is compared modulo 65521, in which Adler-32 gives the sum of bytes at the speed of C.
+    That counts its own eight bytes as blanks. It is compared modulo 65521, in which Adler-32 gives
+    the sum of bytes (and one) at the speed of C.
     """
-    counted = zlib.adler32(header[:148] + _BLANKS + header[156:]) & 0xFFFF
-    if counted != (1 + _number(header[148:156])) % _ADLER:
+    stored = header[148:156]
+    counted = (zlib.adler32(header) & 0xFFFF) - 1 - sum(stored) + 8 * ord(" ")
+    if (counted - _number(stored)) % _ADLER:
         raise TarError("bad header checksum")
 
 
@@ -137,6 +141,8 @@ def _extend(
 ) -> tuple[str | None, int | None]:
     if kind == b"L":
         return _text(content), size
+    if b"path=" not in content and b"size=" not in content:
+        return name, size  # webdataset's writer puts a header with the time before every member
     records = _pax_records(content)
     if "path" in records:
         name = records["path"]
@@ -164,8 +170,7 @@ def _text(field: bytes) -> str:
 def _number(field: bytes) -> int:
     if field[0] & 0x80:  # base-256, for sizes above 8 GiB
         return int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
-    digits = field.partition(b"\0")[0].strip()
     try:
-        return int(digits or b"0", 8)
+        return int(field.partition(b"\0")[0].strip() or b"0", 8)
     except ValueError:
         raise TarError("bad number in header") from None
