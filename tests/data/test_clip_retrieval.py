@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from unclip_jax.data import BatchFields, Provenance, eval_batches, open_dataset, train_batches
+from unclip_jax.data.convert import convert
 from unclip_jax.errors import UserError
 from unclip_jax.text import tokenize
 
@@ -76,3 +77,17 @@ def test_mistakes(folder):
     parquet.write_table(captions, folder / "metadata" / "metadata_1.parquet")
     with pytest.raises(UserError, match="samples lack a wanted field"):
         open_dataset(str(folder), BatchFields(image_sizes=(8,)))
+
+
+def test_converted_to_shards_that_hold_the_embeddings(folder, tmp_path):
+    values = {"model": "vit", "model_hash": "abc", "normalised": True}
+    (folder / "provenance.json").write_text(json.dumps(values))
+    convert(folder, tmp_path / "out", samples_per_shard=10)
+    shards = open_dataset(str(tmp_path / "out"), FIELDS)
+    assert len(shards.shards) == 2
+    assert shards.provenance("image") == Provenance("vit", "abc", normalised=True)
+    one, other = (
+        next(eval_batches(dataset, 16)) for dataset in (shards, open_dataset(str(folder), FIELDS))
+    )
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])

@@ -97,6 +97,7 @@ def test_settings_reach_the_data(shards):
         ({"mixture.a.shards": "x.tar"}, "either train .* or mixture"),
         ({"train": "none", "mixture.a.shard": "x.tar"}, r"mixture\.a\.shard: .*'shards'"),
         ({"lanes": "4"}, "lanes, chunk and window together"),
+        ({"lanes": "4", "chunk": "0", "window": "0"}, "start at 1"),
         ({"lanes": "3", "chunk": "1", "window": "0"}, "not a multiple of config.data.lanes=3"),
         ({"train": "none", "mixture.a.shards": "x", "where": "a > 1"}, "mixture.NAME.where"),
     ],

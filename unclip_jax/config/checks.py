@@ -53,8 +53,12 @@ def _training_data(c: RunConfig) -> str | None:
     if c.data.mixture and c.data.where:
         return "config.data.where is of config.data.train; filter a part with mixture.NAME.where"
     layout = (c.data.lanes, c.data.chunk, c.data.window)
-    if any(v is not None for v in layout) and None in layout:
+    if layout == (None, None, None):
+        return None
+    if None in layout:
         return f"config.data: give lanes, chunk and window together, or none of them; got {layout}"
+    if any(v is not None and v < least for v, least in zip(layout, (1, 1, 0), strict=True)):
+        return f"config.data: lanes and chunk start at 1, window at 0; got {layout}"
     if c.data.lanes and c.train.batch_size % c.data.lanes:
         return (
             f"config.train.batch_size={c.train.batch_size} is not a multiple of "
