@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from unclip_jax.cli import data_digest, data_index, data_lint
+from unclip_jax.data import BatchFields, eval_batches, open_dataset
 from unclip_jax.data.lint import ADVICE, Finding, lint_shards
+from unclip_jax.errors import UserError
 
 
 def arguments(module, *argv):
@@ -133,3 +135,17 @@ def test_digest_command(tmp_path, make_shards, capsys):
     assert printed[0].count("until example") == 3
     assert data_digest.run(arguments(data_digest, folder, "--batches", 1, "--seed", 9)) == 0
     assert capsys.readouterr().out.splitlines()[1] not in printed[0]
+
+
+def test_clean_samples_are_known_before_training(tmp_path, make_shards):
+    folder = make_shards(tmp_path / "s", (100,), plant)
+    fields = BatchFields(image_sizes=(16,), context_length=12)
+    with pytest.raises(UserError, match="'clean' needs `unclip data lint --content`"):
+        open_dataset(folder, fields, where=["clean"])
+    lint_shards([f"{folder}/00000.tar"], content=True)
+    everything = next(eval_batches(open_dataset(folder, fields), 100))
+    clean = open_dataset(folder, fields, where=["clean"])
+    assert 0 < len(clean) == int(everything["valid"].sum()) < 97
+    assert next(eval_batches(clean, len(clean)))["valid"].all()
+    both = open_dataset(folder, fields, where=["clean", "number >= 20"])
+    assert 0 < len(both) < len(clean)

@@ -1,5 +1,6 @@
 """What a large set brings: published counts, missing shards, manifests, buckets, drawn pictures."""
 
+import io
 import json
 from pathlib import Path
 
@@ -163,7 +164,15 @@ def test_embeddings_beside_shards_on_a_bucket(bucket):
     local = open_dataset(folder, fields)
     assert_same(first(remote, layout=LAYOUT), first(local, layout=LAYOUT))
     np.testing.assert_array_equal(remote.statistics("image").mean, local.statistics("image").mean)
+    large = np.random.default_rng(0).normal(size=(150, 6)).astype(np.float32)  # several blocks
+    buffer = io.BytesIO()
+    np.save(buffer, large)
     memory = fsspec.filesystem("memory")
+    memory.pipe_file(f"{url}/large.npy".removeprefix("memory:/"), buffer.getvalue())
+    ordinals = np.array([149, 0, 64, 63, 128, 64])
+    np.testing.assert_array_equal(
+        rows_module.open_rows(f"{url}/large.npy")[ordinals], large[ordinals]
+    )
     path = f"{url}/00000.image_embedding.npy".removeprefix("memory:/")
     memory.pipe_file(path, memory.cat_file(path)[:-4])
     with pytest.raises(UserError, match="is cut"):

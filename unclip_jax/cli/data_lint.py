@@ -3,7 +3,8 @@
 Reads headers; with --content every sample is decoded too. Exit code 1 if a shard is unreadable, or
 (with --strict) if anything was found.
 
-With --where it also evaluates filters on the samples' json, and keeps the result for training.
+With --content, the filter `clean` of later runs leaves out what could not be used. With --where
+it also evaluates filters on the samples' json, and keeps the result for training.
 
 Example:
   unclip data lint 'data/*.tar' --content

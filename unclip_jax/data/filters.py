@@ -3,6 +3,8 @@
 Filters are evaluated when a data set is opened, once for each shard (the result is kept beside the
 index), never while reading: the list of samples, and so the order, is fixed before training. A
 sample whose json is missing, broken or without the key does not pass.
+
+The filter `clean` keeps the samples in which `unclip data lint --content` found nothing bad.
 """
 
 import hashlib
@@ -29,6 +31,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
+CLEAN = "clean"
 _FORM = re.compile(r"\s*([\w.\-]+)\s*(>=|<=|==|!=|>|<)\s*([^\s=].*?)\s*", re.DOTALL)
 
 
@@ -65,22 +68,51 @@ def parse_filter(text: str) -> Filter:
 
 
 def keep_mask(shard: Shard, where: Sequence[str]) -> NDArray[np.bool_]:
-    """Returns which samples of a shard pass all filters, bool [n]; remembered beside the index."""
-    filters = [parse_filter(text) for text in where]
-    identity = f"{shard.summary.crc} {shard.summary.tar_bytes} {filters}"
-    digest = hashlib.sha256(identity.encode()).digest()
-    path = Path(f"{shard.cache_path}.{digest[:4].hex()}.keep") if shard.cache_path else None
-    if path is not None and path.exists():
-        content = path.read_bytes()
-        if content[:32] == digest:
-            bits = np.unpackbits(np.frombuffer(content[32:], np.uint8), count=shard.summary.samples)
-            return bits.astype(bool)
-    keep = np.array(
-        [_passes(shard, ordinal, filters) for ordinal in range(shard.summary.samples)], bool
-    )
+    """Returns which samples of a shard pass all filters, bool [n]; remembered beside the index.
+
+    Raises UserError if `clean` is among them and nobody has looked.
+    """
+    count = shard.summary.samples
+    keep = np.ones(count, bool)
+    filters = [parse_filter(text) for text in where if text.strip() != CLEAN]
+    if filters:
+        kept = _recall(shard, str(filters))
+        if kept is None:
+            kept = np.array([_passes(shard, ordinal, filters) for ordinal in range(count)], bool)
+            remember(shard, str(filters), kept)
+        keep &= kept
+    if len(filters) < len(where):
+        clean = _recall(shard, CLEAN)
+        if clean is None:
+            raise UserError(f"{shard.path}: the filter 'clean' needs `unclip data lint --content`")
+        keep &= clean
+    return keep
+
+
+def remember(shard: Shard, name: str, keep: NDArray[np.bool_]) -> None:
+    """Keeps a mask beside the index, if the shard has a place there."""
+    path, digest = _place(shard, name)
     if path is not None and path.parent.is_dir():
         replace_file(path, digest + np.packbits(keep).tobytes())
-    return keep
+
+
+def _recall(shard: Shard, name: str) -> NDArray[np.bool_] | None:
+    path, digest = _place(shard, name)
+    if path is None or not path.exists():
+        return None
+    content = path.read_bytes()
+    if content[:32] != digest:
+        return None
+    bits = np.frombuffer(content[32:], np.uint8)
+    return np.unpackbits(bits, count=shard.summary.samples).astype(bool)
+
+
+def _place(shard: Shard, name: str) -> tuple[Path | None, bytes]:
+    """Returns (file of a mask, the digest it begins with)."""
+    identity = f"{shard.summary.crc} {shard.summary.tar_bytes} {name}"
+    digest = hashlib.sha256(identity.encode()).digest()
+    path = Path(f"{shard.cache_path}.{digest[:4].hex()}.keep") if shard.cache_path else None
+    return path, digest
 
 
 def _passes(shard: Shard, ordinal: int, filters: list[Filter]) -> bool:

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
+import numpy as np
+
 from unclip_jax.data.captions import choose_caption, read_captions
 from unclip_jax.data.catalog import TarShard, summarise
 from unclip_jax.data.fields import BadSample, BatchFields
-from unclip_jax.data.filters import keep_mask
+from unclip_jax.data.filters import CLEAN, keep_mask, remember
 from unclip_jax.data.images import decode_image
 from unclip_jax.data.keys import find_image
 from unclip_jax.errors import UserError
@@ -35,6 +37,7 @@ ADVICE = {
     "repeated_image": "the same bytes under several keys: placeholders, or real duplicates",
 }
 _FATAL = ("unreadable",)
+_BAD = ("image_decode", "image_too_large", "caption_empty")
 _PROBE_SIDE = 16  # decoding is what is tested, so the smallest scale will do
 _FIELDS = BatchFields(image_sizes=(_PROBE_SIDE,), context_length=77)
 
@@ -90,7 +93,7 @@ def lint_shards(
     Args:
       paths: the tars.
       fields: what a run would want of a sample.
-      content: also read and decode every sample.
+      content: also read and decode every sample; the filter `clean` then keeps the good ones.
       where: filters, whose result is kept beside the index for the runs to come.
       advance: told 1 after each shard.
     """
@@ -145,11 +148,14 @@ def _from_headers(shard: TarShard, fields: BatchFields) -> Iterator[Finding]:
 def _from_content(shard: TarShard, fields: BatchFields, hashes: Counter) -> Iterator[Finding]:
     counts: Counter[str] = Counter()
     details: dict[str, str] = {}
+    clean = np.ones(shard.summary.samples, bool)
     for ordinal in range(shard.summary.samples):
         key, members = shard.read(ordinal)
         for problem, detail in _sample_problems(members, fields, hashes):
             counts[problem] += 1
+            clean[ordinal] &= problem not in _BAD
             details.setdefault(problem, f"first {key}: {detail}" if detail else f"first {key}")
+    remember(shard, CLEAN, clean)
     for problem, count in counts.items():
         yield Finding(shard.path, problem, count, details[problem])
 
