@@ -51,12 +51,14 @@ def test_a_killed_process_of_two_ends_both_and_they_go_on(toy_runs, undisturbed,
     assert_equal(toy_runs.params(tmp_path), toy_runs.params(undisturbed))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_to_one_process_stops_all_at_the_same_step(
     toy_runs, undisturbed, tmp_path, number
 ):
-    """The signal goes to process 1; another mesh and number of processes then finishes."""
-    run = toy_runs.start(tmp_path, processes=2, env={"TOY_SLOW": "0.1"})
+    """The signal goes to process 1 of two that share the parameters; one process then finishes."""
+    run = toy_runs.start(tmp_path, processes=2, env={"TOY_SLOW": "0.1"}, mesh__data=1, mesh__fsdp=2)
     toy_runs.wait_until(past(tmp_path, 5))
     run.started[1].send_signal(number)
     codes, outputs = run.wait()
@@ -114,3 +116,38 @@ def test_a_live_process_that_stops_is_noticed(toy_runs, undisturbed, tmp_path):
     codes, outputs = toy_runs.run(tmp_path, processes=2)
     assert codes == [0, 0], outputs
     assert_equal(toy_runs.params(tmp_path), toy_runs.params(undisturbed))
+
+
+@pytest.mark.slow
+def test_a_flipped_bit_is_noticed_by_all_of_several_processes(toy_runs, undisturbed, tmp_path):
+    """One process alone reads the damaged part; both set the checkpoint aside."""
+    settings = {"processes": 2, "mesh__data": 1, "mesh__fsdp": 2}
+    codes, _ = toy_runs.run(tmp_path, **settings, train__duration="20 steps")
+    assert codes == [0, 0]
+    for path in (tmp_path / "checkpoints" / "20" / "state").rglob("d/*"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    codes, outputs = toy_runs.run(tmp_path, **settings)
+    assert codes == [0, 0], outputs
+    assert "checkpoint 20" in outputs[0]
+    assert (tmp_path / "set_aside" / "20").is_dir()
+    expected, found = toy_runs.params(undisturbed)[0], toy_runs.params(tmp_path)[0]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), found, expected
+    )
+
+
+@pytest.mark.slow
+def test_a_save_by_minutes_is_the_same_step_everywhere(toy_runs, tmp_path):
+    run = toy_runs.start(
+        tmp_path,
+        processes=2,
+        env={"TOY_SLOW": "0.05"},
+        train__checkpoint_every="1000 steps",
+        train__checkpoint_minutes=0.01,
+        train__keep_checkpoints=100,
+    )
+    codes, outputs = run.wait()
+    assert codes == [0, 0], outputs
+    assert len(steps_of(tmp_path)) >= 3
