@@ -172,3 +172,14 @@ def test_the_newest_and_one_of_every_so_many_are_kept(tmp_path):
     checkpointer.wait()
     checkpointer.close()
     assert restored(tmp_path)[0] == 7
+
+
+def test_a_step_that_was_set_aside_is_saved_again(workdir):
+    flip(workdir / "checkpoints" / "3" / "record" / "metadata")
+    checkpointer = Checkpointer(workdir, keep=3)
+    assert newest_whole(workdir, abstract(), checkpointer.steps())[0] == 2
+    checkpointer.look_again()
+    checkpointer.save(3, state_at(3), PROGRESS)
+    checkpointer.wait()
+    checkpointer.close()
+    assert restored(workdir)[0] == 3

@@ -30,14 +30,17 @@ def join(facts: Mapping[str, Any], *, timeout: float, heartbeat: float) -> Clust
       heartbeat: a process that is silent for so many seconds ends all others.
 
     Returns:
-      The cluster; None for a process on its own, or if JAX found the others by itself.
+      The cluster; None for a process on its own.
 
     Raises:
       MissingProcess, UserError: which process is missing, or differs and in what.
     """
     if os.environ.get("UNCLIP_CLUSTER") == "jax":
-        jax.distributed.initialize(initialization_timeout=max(1, int(timeout)))
-        return None
+        jax.distributed.initialize(
+            initialization_timeout=max(1, int(timeout)),
+            heartbeat_timeout_seconds=max(1, int(heartbeat)),
+        )
+        return Cluster("JAX", "", jax.process_count(), jax.process_index())
     cluster = detect(os.environ)
     if cluster is None:
         return None

@@ -66,6 +66,7 @@ def begin(
     found = newest_whole(workdir, target, checkpointer.steps())
     if found is not None:
         step, state, progress = found
+        checkpointer.look_again()
         return Beginning(state, progress, f"resumed from step {step} of {workdir}")
     if config.init.restore is not None:
         return _restored(config, pathlib.Path(config.init.restore), target, fingerprint)

@@ -78,6 +78,10 @@ class Checkpointer:
         )
         self._manager.save(step, args=items, force=True)
 
+    def look_again(self) -> None:
+        """Lists the folder anew, after others than this object have changed it."""
+        self._manager.reload()
+
     def check(self) -> None:
         """Raises if a save in the background has failed."""
         self._manager.check_for_errors()

@@ -37,6 +37,7 @@ def roll_back(
     first, last = skipped[0], skipped[-1]
     checkpointer.forget_after(first[0] - 1)
     found = newest_whole(workdir, target, checkpointer.steps())
+    checkpointer.look_again()
     step, state, old = found if found is not None else (0, fresh.state(), FRESH)
     say(
         f"warning: {len(skipped)} updates in steps {first[0]} to {last[0]} were not finite: back "
