@@ -92,15 +92,16 @@ def request(spec: RunSpec) -> tuple[str, dict[str, Any]]:
     node: dict[str, Any] = {
         "acceleratorType": settings.accelerator,
         "runtimeVersion": settings.runtime,
-        "networkConfig": {"enableExternalIps": settings.external_ips},
+        "networkConfig": {
+            "network": settings.network,
+            "enableExternalIps": settings.external_ips,
+        },
         "labels": {"unclip-run": spec.name.replace(".", "-"), "unclip-id": spec.id},
         "metadata": {
             "ssh-keys": f"{settings.user}:{_public_key(settings)}",
             "enable-guest-attributes": "TRUE",
         },
     }
-    if settings.network:
-        node["networkConfig"]["network"] = settings.network
     if settings.service_account:
         node["serviceAccount"] = {"email": settings.service_account}
     if not settings.queued:
@@ -114,7 +115,7 @@ def request(spec: RunSpec) -> tuple[str, dict[str, Any]]:
     if settings.spot:
         body["spot"] = {}
     elif settings.reserved:
-        body["guaranteed"] = {"reserved": True}
+        body["reservationName"] = f"{parent(spec)}/reservations/-"  # any that fits
     return f"{parent(spec)}/queuedResources?queuedResourceId={node_id(spec)}", body
 
 

@@ -85,7 +85,7 @@ class Tpu:
     spot: bool = False
     reserved: bool = False
     queued: bool = True
-    network: str = ""
+    network: str = "default"
     service_account: str = ""
     external_ips: bool = True
     user: str = "unclip"
