@@ -36,6 +36,8 @@ EXTRAS = {
     # Other sources: prepared tensorflow-datasets sets (without TensorFlow), clip-retrieval folders.
     "tfds": ["tensorflow-datasets>=4.9.10,<5", "array_record>=0.8,<1"],
     "parquet": ["pyarrow>=21"],
+    # On a TPU.
+    "tpu": ["jax[tpu]>=0.10.2,<0.13"],
     # Launching on hosts with SSH, and on Cloud TPUs; searches of sweeps.
     "ssh": ["asyncssh>=2.24,<3"],
     "gcp": ["asyncssh>=2.24,<3", "google-cloud-tpu>=1.28,<2"],

@@ -19,13 +19,14 @@ class Backend:
 
     Attributes:
       plan: exactly what will be run, sent or applied.
-      supervise: looks after a run until it is over.
       place: of its hosts, where we start processes ourselves.
       scheduler: of its jobs, where something else does.
+      check: refuses a spec that can't be.
       processes: how many there are by default, from the backend's settings.
       remote: whether processes see another file system than the launcher.
       installs: whether the launcher pushes code and makes a Python environment there.
       python: the interpreter there, if it makes none.
+      extras: of unclip_jax, for the environment that is made there.
       group: its own settings in the spec.
     """
 

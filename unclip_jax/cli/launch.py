@@ -30,7 +30,7 @@ from unclip_jax.errors import UserError
 from unclip_jax.launch.backends import BACKENDS
 from unclip_jax.launch.begin import begin
 from unclip_jax.launch.record import Record
-from unclip_jax.launch.supervisor import stop_on_signals
+from unclip_jax.launch.supervisor import secret_values, stop_on_signals
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(BACKENDS[args.on].plan(spec, packed), end="")
         return 0
+    if BACKENDS[args.on].place is not None:
+        secret_values(spec)  # what is missing is missed before anything is recorded
     record = Record(args.home.absolute(), name)
     take(record)
     begin(record, spec, packed)

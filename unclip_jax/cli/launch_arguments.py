@@ -11,12 +11,12 @@ from typing import Any
 
 from unclip_jax.config import load_config
 from unclip_jax.config.typed import to_plain
-from unclip_jax.errors import UserError
+from unclip_jax.errors import UserError, did_you_mean
 from unclip_jax.launch import code as code_module
 from unclip_jax.launch import secrets, ssh
 from unclip_jax.launch.backends import BACKENDS, Backend
 from unclip_jax.launch.record import default_home
-from unclip_jax.launch.spec import Code, Install, RunSpec, from_json
+from unclip_jax.launch.spec import Code, Host, Install, RunSpec, from_json
 
 # Log lines that show progress; the group is the step. Of a command of the user's, any line does.
 STEPS = r"(\d+)/\d+ steps"
@@ -70,20 +70,8 @@ def spec_from(
 ) -> tuple[RunSpec, bytes]:
     """(the spec, the packed code) of a run; `{python}` in `command` is the interpreter there."""
     backend = BACKENDS[args.on]
-    hosts = ssh.read_hosts(args.hosts) if args.hosts else ()
-    if bool(hosts) != (args.on == "ssh"):
-        raise UserError(
-            "--on ssh needs --hosts FILE"
-            if args.on == "ssh"
-            else f"--on {args.on} takes no --hosts"
-        )
-    for pair in args.env:
-        variable, equals, value = pair.partition("=")
-        if not equals or not variable:
-            raise UserError(f"--env {pair}: write NAME=VALUE")
-        if secrets.is_secret_name(variable) or secrets.find(value):
-            raise UserError(f"--env {variable}: looks like a secret; use --secret {variable}")
-    secrets.refuse_in_command(tuple(command))
+    hosts = _hosts(args)
+    _refuse_secrets(args.env, command)
     if workdir and backend.remote and not _is_absolute(workdir):
         raise UserError(
             f"--workdir {workdir}: must be an absolute path or a URL, for it is made on the hosts"
@@ -111,7 +99,7 @@ def spec_from(
         "tags": args.tag,
         **({backend.group: {}} if backend.group else {}),
     }
-    _add_options(values, args.options)
+    _add_options(values, args.options, {"limits", "restarts", backend.group} - {""})
     count = backend.processes(values.get(backend.group, {})) if backend.group else 1
     values["processes"] = _processes(args, len(hosts), count)
     spec = from_json(json.dumps(values))
@@ -144,6 +132,24 @@ def name_of(config: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")
 
 
+def _hosts(args: argparse.Namespace) -> tuple[Host, ...]:
+    if args.on == "ssh" and not args.hosts:
+        raise UserError("--on ssh needs --hosts FILE, with [user@]host[:port] on each line")
+    if args.hosts and args.on != "ssh":
+        raise UserError(f"--on {args.on} takes no --hosts")
+    return ssh.read_hosts(args.hosts) if args.hosts else ()
+
+
+def _refuse_secrets(env: Sequence[str], command: Sequence[str]) -> None:
+    for pair in env:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise UserError(f"--env {pair}: write NAME=VALUE")
+        if secrets.is_secret_name(name) or secrets.find(value):
+            raise UserError(f"--env {name}: looks like a secret; use --secret {name}")
+    secrets.refuse_in_command(tuple(command))
+
+
 def _processes(args: argparse.Namespace, hosts: int, default: int) -> int:
     count = args.processes if args.processes is not None else max(default, hosts)
     if count < 1 or (hosts and count % hosts):
@@ -155,8 +161,12 @@ def _code_and_python(
     args: argparse.Namespace, backend: Backend
 ) -> tuple[Code | None, bytes, Install | None, str]:
     """(pushed code, its bytes, environment to make, interpreter) of a backend."""
-    if not (backend.remote and backend.installs) or args.code == "none":
+    if not (backend.remote and backend.installs):
         return None, b"", None, args.python or backend.python or sys.executable
+    if args.code == "none":
+        if not args.python:
+            raise UserError("--code none needs --python PATH: an interpreter on the hosts")
+        return None, b"", None, args.python
     folder = pathlib.Path(args.code or ".")
     code, packed = code_module.pack(folder)
     if args.python:
@@ -167,7 +177,7 @@ def _code_and_python(
     return code, packed, install, f"{args.root}/venvs/{lock}/bin/python"
 
 
-def _add_options(values: dict[str, Any], options: Sequence[str]) -> None:
+def _add_options(values: dict[str, Any], options: Sequence[str], known: set[str]) -> None:
     for text in options:
         path, equals, value = text.partition("=")
         group, dot, name = path.partition(".")
@@ -175,9 +185,8 @@ def _add_options(values: dict[str, Any], options: Sequence[str]) -> None:
             raise UserError(
                 f"--option {text}: write GROUP.NAME=VALUE, as in limits.grace_seconds=60"
             )
-        known = {"limits", "restarts"} | {k for k, v in values.items() if v == {}}
-        if group not in known and not isinstance(values.get(group), dict):
-            raise UserError(f"--option {path}: this backend has {', '.join(sorted(known))}")
+        if group not in known:
+            raise UserError(f"--option {path}: no such group{did_you_mean(group, known)}")
         values.setdefault(group, {})[name] = value
 
 
