@@ -30,6 +30,8 @@ def random_weights(shapes, seed):
     def draw(path, leaf):
         looked_up = "embedding" in path[-1].key
         fan_in = 1 if looked_up else np.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 4
+        if leaf.ndim > 2 and path[-2].key == "qkv":
+            fan_in /= 3  # [..., W, 3, W]: three kernels
         return (generator.normal(size=leaf.shape) * fan_in**-0.5).astype(np.float32)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)

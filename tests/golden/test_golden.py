@@ -1,4 +1,4 @@
-"""What reviewers can't see in code: resolved configs, and every parameter of every preset.
+"""What reviewers can't see in code: resolved configs, parameters and shardings of every preset.
 
 A mismatch means that a preset changed. If that is intended, `make golden` writes the files anew;
 their diff is part of the review.
@@ -12,13 +12,12 @@ import jax
 import pytest
 
 from unclip_jax import stages
+from unclip_jax.cli.inspect_shardings import report
 from unclip_jax.config import load_config, preset_dir, to_mapping
 from unclip_jax.core import trees
-from unclip_jax.parallel.sharding import fsdp_spec
 from unclip_jax.training.optimizer import decay_mask
 
 HERE = pathlib.Path(__file__).parent
-FSDP = 8  # devices that the recorded shardings are for
 
 PRESETS = {
     "clip": (
@@ -49,7 +48,7 @@ def test_resolved_config(stage, variant):
 
 @pytest.mark.parametrize(("stage", "variant"), CASES)
 def test_parameter_table(stage, variant):
-    """path, shape, d if weight decay applies, and how an fsdp axis of 8 splits it."""
+    """path, shape, d if weight decay applies."""
     config = load_config(f"{stage}:{variant}")
     clip = load_config(f"clip:{CLIP_OF.get(variant, 'tiny')}").model
     params = jax.eval_shape(stages.build(config, clip).init, jax.random.key(0))
@@ -57,9 +56,21 @@ def test_parameter_table(stage, variant):
     lines = [f"{trees.count(params):,} parameters"]
     for path, leaf in trees.flatten(params).items():
         shape = "x".join(map(str, leaf.shape)) or "scalar"
-        split = [str(axis or "-") for axis in fsdp_spec(leaf.shape, FSDP)]
-        lines.append(f"{path}  {shape}  {'d' if decays[path] else '-'}  {' '.join(split)}".rstrip())
+        lines.append(f"{path}  {shape}  {'d' if decays[path] else '-'}")
     compare(f"{stage}_{variant}.parameters.txt", "\n".join(lines) + "\n")
+
+
+SPLIT = [case for case in CASES if case[1] == "tiny" or "paper" in case[1]]
+
+
+@pytest.mark.parametrize(("stage", "variant"), [*SPLIT, ("clip", "vit_h16")])
+def test_shardings(stage, variant):
+    """What `unclip inspect shardings` says for 16 devices, 4 by fsdp and 2 by tensor."""
+    mesh = {"mesh.data": "2", "mesh.fsdp": "4", "mesh.tensor": "2"}
+    tiny = {"mesh.min_size": "64"} if variant == "tiny" else {}
+    config = load_config(f"{stage}:{variant}", mesh | tiny)
+    clip = load_config(f"clip:{CLIP_OF.get(variant, 'tiny')}").model
+    compare(f"{stage}_{variant}.shardings.txt", report(config, clip, devices=16))
 
 
 def test_every_preset_file_is_covered():

@@ -58,6 +58,10 @@ def ours(model):
     def linear(path, *names):
         flat[f"{path}/kernel"] = np.concatenate([state[f"{n}.weight"] for n in names]).T
         flat[f"{path}/bias"] = np.concatenate([state[f"{n}.bias"] for n in names])
+        if len(names) == 3:  # q, k, v
+            for leaf in ("kernel", "bias"):
+                value = flat[f"{path}/{leaf}"]
+                flat[f"{path}/{leaf}"] = value.reshape(*value.shape[:-1], 3, -1)
 
     def norm(path, name):
         flat[f"{path}/scale"], flat[f"{path}/bias"] = state[f"{name}.weight"], state[f"{name}.bias"]

@@ -73,9 +73,7 @@ def test_how_a_clip_batch_is_computed_changes_no_loss_and_no_gradient():
     """All at once, against towers in chunks and embeddings round a ring of 4 devices."""
     small = {"model.vision_layers": "1", "model.text_layers": "1", "model.loss": "sigmoid"}
     plain = load_config("clip:tiny", small)
-    spread = load_config(
-        "clip:tiny", small | {"model.tower_chunks": "2", "model.ring_loss": "true"}
-    )
+    spread = load_config("clip:tiny", small | {"train.accumulate": "2", "model.ring_loss": "true"})
     params = jax.jit(stages.build(plain).init)(jax.random.key(0))
     batch = random_batch(stages.build(plain).needs, rows=8)
     keys = rng.example_keys(jax.random.key(0), "train", 0, 8)

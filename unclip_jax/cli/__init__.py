@@ -55,6 +55,7 @@ COMMANDS = {
     "launch gc": ("launch_gc", "clear away what runs that are over left behind"),
     "inspect config": ("inspect_config", "print a resolved config"),
     "inspect run": ("inspect_run", "show a run's progress, processes and goodput"),
+    "inspect shardings": ("inspect_shardings", "print how a run would lie on a mesh"),
 }
 
 

@@ -17,9 +17,9 @@ from unclip_jax.config.schema import ClipModel
 from unclip_jax.config.schema import Mesh as MeshConfig
 from unclip_jax.core import rng
 from unclip_jax.interop import read_bundle
-from unclip_jax.parallel import batch_sharding, make_mesh, replicated, shardings
+from unclip_jax.parallel import ShardingRules, batch_sharding, make_mesh, replicated
 from unclip_jax.progress import progress
-from unclip_jax.stages import Stage
+from unclip_jax.stages import Stage, logical_axes
 from unclip_jax.training.datasets import held_out_data
 
 Measure = Callable[..., Any]
@@ -79,7 +79,9 @@ def measured(subject: Subject, measure: Measure, args: argparse.Namespace) -> It
     assert dataset is not None
     mesh = make_mesh(MeshConfig(), jax.local_devices())
     size = -(-min(args.batch_size, args.examples) // mesh.size) * mesh.size
-    params = jax.device_put(subject.params, shardings(subject.params, mesh))
+    params = jax.device_put(
+        subject.params, ShardingRules(mesh, logical_axes).shardings(subject.params)
+    )
     frozen = jax.device_put(subject.frozen, replicated(mesh))
     run = jax.jit(lambda *arrays: measure(config, stage, *arrays))
     total = min(args.examples, len(dataset))

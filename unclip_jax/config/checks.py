@@ -34,6 +34,7 @@ def _positive(c: RunConfig) -> str | None:
     for name, value in (
         ("train.batch_size", c.train.batch_size),
         ("train.log_every", c.train.log_every),
+        ("train.accumulate", c.train.accumulate),
         ("diffusion.num_steps", c.diffusion.num_steps),
         ("sampling.steps", c.sampling.steps),
         ("sampling.candidates", c.sampling.candidates),
@@ -131,16 +132,6 @@ def _noise_schedule(c: RunConfig) -> str | None:
     return None
 
 
-def _clip_batch(c: RunConfig) -> str | None:
-    m = c.model
-    if isinstance(m, ClipModel) and (m.tower_chunks < 1 or c.train.batch_size % m.tower_chunks):
-        return (
-            f"config.train.batch_size={c.train.batch_size} does not divide into "
-            f"config.model.tower_chunks={m.tower_chunks}"
-        )
-    return None
-
-
 def _clip_patches(c: RunConfig) -> str | None:
     m = c.model
     if isinstance(m, ClipModel) and m.image_size % m.patch_size:
@@ -164,6 +155,44 @@ def _heads(c: RunConfig) -> str | None:
     for wide, width, many, heads in pairs:
         if width % heads:
             return f"config.model.{wide}={width} is not a multiple of config.model.{many}={heads}"
+    return None
+
+
+def _tensor_parallel(c: RunConfig) -> str | None:
+    m, parts = c.model, c.mesh.tensor
+    if parts < 2:
+        return None
+    pieces: dict[str, int] = {}
+    if isinstance(m, ClipModel):
+        pieces = {"vision_heads": m.vision_heads, "text_heads": m.text_heads}
+    elif isinstance(m, PriorModel):
+        pieces = {"heads": m.heads}
+    else:
+        pieces = {"norm_groups": m.norm_groups}
+    if isinstance(m, DecoderModel):
+        for level, factor in enumerate(m.multipliers):
+            if m.image_size >> level in m.attention_resolutions:
+                heads = factor * m.channels // m.head_channels
+                pieces[f"channels={m.channels}, attention heads of level {level}"] = heads
+    if isinstance(m, PriorModel | DecoderModel) and m.text_encoder == "trained":
+        pieces["text_heads"] = m.text_heads
+    for name, count in pieces.items():
+        if count % parts:
+            return f"config.mesh.tensor={parts} does not divide config.model.{name}: {count}"
+    return None
+
+
+def _accumulation(c: RunConfig) -> str | None:
+    if c.train.batch_size % c.train.accumulate:
+        return (
+            f"config.train.batch_size={c.train.batch_size} does not divide into "
+            f"config.train.accumulate={c.train.accumulate} parts"
+        )
+    if c.train.accumulate > 1 and c.diffusion.time_sampler == "stratified":
+        return (
+            "config.diffusion.time_sampler=stratified draws over the whole batch, which "
+            f"config.train.accumulate={c.train.accumulate} takes apart: use uniform"
+        )
     return None
 
 
@@ -265,9 +294,10 @@ RULES: tuple[Callable[[RunConfig], str | None], ...] = (
     _sampling_steps,
     _sampling_ranges,
     _noise_schedule,
-    _clip_batch,
     _clip_patches,
     _heads,
+    _tensor_parallel,
+    _accumulation,
     _pyramid,
     _attention_resolutions,
     _upsampler_sizes,

@@ -35,7 +35,6 @@ class ClipModel:
     remat: str = "none"
     loss: Literal["softmax", "sigmoid"] = "softmax"
     ring_loss: bool = False  # devices pass embeddings on; none holds all pairs' logits
-    tower_chunks: int = 1  # parts of a batch that the towers see one after the other (GradCache)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +244,7 @@ class Train:
 
     batch_size: int
     duration: str
+    accumulate: int = 1  # parts of a batch, computed one after the other; no result changes
     time_limit_minutes: float | None = None  # stop cleanly after this much training time
     log_every: int = 50
     checkpoint_every: str = "1000 steps"
@@ -286,11 +286,15 @@ class Faults:
 
 @dataclass(frozen=True, kw_only=True)
 class Mesh:
-    """Devices along each axis; -1 takes what is left."""
+    """Devices along each axis; -1 takes what is left. See docs/sharding.md."""
 
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+    slices: int = -1  # groups of devices that only `data` may cross; -1: as TPUs report
+    fsdp_splits: Literal["everything", "optimizer"] = "everything"  # "optimizer": weights whole
+    min_size: int = 65536  # arrays of fewer elements stay whole over `fsdp`
+    max_whole: float = 0.2  # more than this share of the state whole on every device is an error
 
 
 @dataclass(frozen=True, kw_only=True)

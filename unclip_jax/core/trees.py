@@ -1,6 +1,6 @@
 """Parameter trees as plain nested dicts: paths, counts and copies."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,7 +12,16 @@ Tree = Mapping[str, Any]
 def flatten(tree: Tree) -> dict[str, Any]:
     """{'block/conv/kernel': leaf} of a nested dict, in sorted order of the paths."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return {_text(path): leaf for path, leaf in leaves}
+
+
+def map_with_path(function: Callable[[str, Any], Any], tree: Any) -> Any:
+    """The tree of function(path, leaf), with paths as `flatten` writes them; for any tree."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: function(_text(path), leaf), tree)
+
+
+def _text(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,8 +51,8 @@ from unclip_jax.generation.cascade import Cascade, TrainedStage
 from unclip_jax.generation.programs import Setup
 from unclip_jax.generation.prompts import Prompt
 from unclip_jax.generation.results import Generated
-from unclip_jax.parallel import make_mesh, shardings
-from unclip_jax.stages import decoder, prior
+from unclip_jax.parallel import ShardingRules, make_mesh
+from unclip_jax.stages import decoder, logical_axes, prior
 from unclip_jax.stages.captions import Captions
 from unclip_jax.stages.decoder import DecoderRequest
 from unclip_jax.stages.sampling import Plan, Resampling, inversion_plan, make_plan
@@ -92,7 +92,7 @@ class Pipeline:
 
         Args:
           mesh: by default a copy of the weights on each of this process's devices, which share
-            every batch. A mesh with an `fsdp` axis splits the weights too.
+            every batch. The axes `fsdp` and `tensor` split the weights too.
           program: what `pipeline(prompts)` compiles. "stages": a program for each stage. "whole":
             one for all of them, which leaves the devices no gaps between the stages but needs
             memory for the largest of them beside all results, and tells of progress batch by batch
@@ -102,8 +102,9 @@ class Pipeline:
             raise UserError(f"program: must be 'stages' or 'whole', got {program!r}")
         self.cascade, self.program = cascade, program
         self.mesh = make_mesh(MeshConfig(), jax.local_devices()) if mesh is None else mesh
+        rules = ShardingRules(self.mesh, logical_axes)
         self._params = {
-            name: jax.device_put(stage.params, shardings(stage.params, self.mesh))
+            name: jax.device_put(stage.params, rules.shardings(stage.params))
             for name, stage in cascade.named().items()
         }
 

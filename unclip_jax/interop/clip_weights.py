@@ -3,8 +3,8 @@
 "open_clip" is OpenAI's and open_clip's `CLIP` class (and `CustomTextCLIP`, which prefixes the text
 tower with `text.`); "huggingface" is transformers' `CLIPModel` and its text-only and vision-only
 halves. PyTorch stores linear weights [out, in] and convolutions [out, in, height, width]; ours are
-[in, out] and [height, width, in, out]. OpenAI fuses q, k and v in one matrix as we do, Hugging Face
-has three. Both keep the logarithm of the logit scale.
+[in, out] and [height, width, in, out]. OpenAI fuses q, k and v in one matrix [3 out, in], Hugging
+Face has three; ours is [in, 3, out]. Both keep the logarithm of the logit scale.
 
 Every tensor of a file must be known and every parameter must be there, in its shape: anything else
 is a `UserError`, since a CLIP that is half loaded still returns plausible embeddings.
@@ -49,29 +49,30 @@ class Entry:
       ours: path of the parameter.
       theirs: one tensor, or three (q, k, v) that follow each other along their output axis.
       layout: "same", "linear" ([out, in] there) or "conv" ([out, in, h, w] there).
+      fused: q, k and v in one: the last axis is split in [3, out] here.
     """
 
     ours: str
     theirs: tuple[str, ...]
     layout: str = "same"
+    fused: bool = False
 
     def to_ours(self, state: StateDict) -> np.ndarray:
         parts = [np.asarray(state[k], np.float32) for k in self.theirs]
-        value = np.concatenate(parts) if self.fused else parts[0]
+        value = parts[0] if len(parts) == 1 else np.concatenate(parts)
         axes = {"same": range(value.ndim), "linear": (1, 0), "conv": (2, 3, 1, 0)}[self.layout]
         if len(axes) != value.ndim:
             raise UserError(f"{self.theirs[0]} has {value.ndim} dimensions, expected {len(axes)}")
-        return np.asarray(value.transpose(*axes))
+        value = value.transpose(*axes)
+        return value.reshape(*value.shape[:-1], 3, -1) if self.fused else value
 
     def to_theirs(self, value: np.ndarray) -> dict[str, np.ndarray]:
+        if self.fused:
+            value = value.reshape(*value.shape[:-2], -1)
         axes = {"same": range(value.ndim), "linear": (1, 0), "conv": (3, 2, 0, 1)}[self.layout]
         value = np.array(value.transpose(*axes), order="C")  # safetensors writes memory as it lies
-        parts = np.split(value, 3) if self.fused else [value]
+        parts = [value] if len(self.theirs) == 1 else np.split(value, len(self.theirs))
         return dict(zip(self.theirs, parts, strict=True))
-
-    @property
-    def fused(self) -> bool:
-        return len(self.theirs) > 1
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
@@ -208,9 +209,10 @@ def _norm(ours: str, theirs: str) -> list[Entry]:
 
 
 def _linear(ours: str, *theirs: str) -> list[Entry]:
+    fused = len(theirs) == 3
     return [
-        Entry(f"{ours}/kernel", tuple(f"{t}.weight" for t in theirs), "linear"),
-        Entry(f"{ours}/bias", tuple(f"{t}.bias" for t in theirs)),
+        Entry(f"{ours}/kernel", tuple(f"{t}.weight" for t in theirs), "linear", fused),
+        Entry(f"{ours}/bias", tuple(f"{t}.bias" for t in theirs), fused=fused),
     ]
 
 
@@ -221,8 +223,8 @@ def _open_clip_tower(name: str, layers: int) -> list[Entry]:
         ours, theirs = f"{name}/transformer/block_{i}", f"{prefix}transformer.resblocks.{i}"
         entries += [
             *_norm(f"{ours}/norm_1", f"{theirs}.ln_1"),
-            Entry(f"{ours}/qkv/kernel", (f"{theirs}.attn.in_proj_weight",), "linear"),
-            Entry(f"{ours}/qkv/bias", (f"{theirs}.attn.in_proj_bias",)),
+            Entry(f"{ours}/qkv/kernel", (f"{theirs}.attn.in_proj_weight",), "linear", fused=True),
+            Entry(f"{ours}/qkv/bias", (f"{theirs}.attn.in_proj_bias",), fused=True),
             *_linear(f"{ours}/attention_out", f"{theirs}.attn.out_proj"),
             *_norm(f"{ours}/norm_2", f"{theirs}.ln_2"),
             *_linear(f"{ours}/mlp_in", f"{theirs}.mlp.c_fc"),

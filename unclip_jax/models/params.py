@@ -1,7 +1,7 @@
 """The two layouts of a transformer's parameters, as pure functions of nested dicts.
 
-Unstacked: {"block_0": {"qkv": {"kernel": [W, 3W]}}, "block_1": ...}: what other libraries store.
-Stacked:   {"blocks": {"qkv": {"kernel": [layers, W, 3W]}}}: what `scan_layers` runs over.
+Unstacked: {"block_0": {"qkv": {"kernel": [W, 3, W]}}, "block_1": ...}: what other libraries store.
+Stacked:   {"blocks": {"qkv": {"kernel": [layers, W, 3, W]}}}: what `scan_layers` runs over.
 Both functions walk the whole tree, so they take the parameters of any model that contains
 transformers, and leave trees that have the wanted layout already as they are.
 """

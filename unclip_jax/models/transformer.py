@@ -8,6 +8,7 @@ Norms have float32 statistics and eps 1e-5; `act` is the exact GELU or CLIP's x 
 and code size no longer grow with depth, weights are gathered layer by layer, and the backward pass
 is faster on CPU. `remat` recomputes activations in the backward pass. Neither changes a result;
 `params.stack_layers` and `params.unstack_layers` turn one parameter layout into the other.
+The kernel of qkv is [W, 3, W], so that a split along its last axis keeps whole heads of all three.
 
 Initialisation (CLIP's `initialize_parameters`, which is GPT-2's scaled by width), W the width and
 L the number of layers: qkv N(0, 1/W), attention_out and mlp_out N(0, 1/(2 L W)), mlp_in
@@ -69,12 +70,12 @@ class Block(nn.Module):
         batch, length, width = x.shape
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
-        def dense(x: Array, features: int, std: float, name: str) -> Array:
+        def dense(x: Array, features: int | tuple[int, ...], std: float, name: str) -> Array:
             init = nn.initializers.normal(std)
-            layer = nn.Dense(features, kernel_init=init, name=name, **dtypes)
+            layer = nn.DenseGeneral(features, kernel_init=init, name=name, **dtypes)
             return checkpoint_name(layer(x), "dense")
 
-        qkv = dense(Norm(name="norm_1", **dtypes)(x), 3 * width, width**-0.5, "qkv")
+        qkv = dense(Norm(name="norm_1", **dtypes)(x), (3, width), width**-0.5, "qkv")
         q, k, v = jnp.moveaxis(qkv.reshape(batch, length, 3, self.heads, -1), 2, 0)
         attended = dot_product_attention(q, k, v, mask=mask, implementation=self.attention)
         attended = checkpoint_name(attended.reshape(x.shape), "attention")

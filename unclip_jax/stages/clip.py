@@ -1,7 +1,7 @@
 """Stage `clip`: the contrastive pair of towers whose embeddings everything else is built on.
 
-Every pair of a batch is a negative of every other, however the batch lies: `tower_chunks` saves the
-memory of activations, `ring_loss` that of the logits, and neither changes the loss.
+Every pair of a batch is a negative of every other, however the batch lies: `train.accumulate` saves
+the memory of activations (GradCache), `ring_loss` that of the logits, and neither changes the loss.
 """
 
 from functools import partial
@@ -78,10 +78,10 @@ def build(config: RunConfig, model: ClipModel) -> Stage:
             return clip.apply({"params": params}, pictures, part["tokens"])[:2]
 
         inputs = {name: batch[name] for name in (field, "tokens")}
-        if model.tower_chunks == 1:
+        if config.train.accumulate == 1:
             image, text = encode(inputs)
         else:
-            image, text = encode_in_chunks(encode, inputs, model.tower_chunks)
+            image, text = encode_in_chunks(encode, inputs, config.train.accumulate)
         losses, hits = contrast(model, image, text, params)
         ones = jnp.ones_like(losses)
         diagnostics = {
@@ -91,7 +91,7 @@ def build(config: RunConfig, model: ClipModel) -> Stage:
         return losses, diagnostics
 
     needs = BatchNeeds(image_sizes=(model.image_size,), context_length=model.context_length)
-    return Stage("clip", needs, init, loss, constrain=clamp_logit_scale)
+    return Stage("clip", needs, init, loss, constrain=clamp_logit_scale, whole_batch=True)
 
 
 def contrast(
@@ -103,14 +103,18 @@ def contrast(
     if model.loss == "sigmoid":
         whole, ring = siglip_loss, ring_siglip_loss  # type: ignore[assignment]
         scalars.append(params["logit_bias"])
-    axes = tuple(a for a in BATCH_AXES if a in jax.sharding.get_abstract_mesh().axis_names)
-    if not (model.ring_loss and axes):  # without a mesh there is one device and no ring
+    mesh = jax.sharding.get_abstract_mesh()
+    by_hand = tuple(a for a in BATCH_AXES if a in mesh.manual_axes)  # inside a shard_map already
+    axes = by_hand or tuple(a for a in BATCH_AXES if a in mesh.axis_names)
+    if not (by_hand or (model.ring_loss and axes)):  # without a mesh there is no ring
         return whole(image, text, *scalars), retrieval_hits(image, text)
 
     def around(image: Array, text: Array, *scalars: Any) -> tuple[Array, Array]:
         hits = partial(ring_retrieval_hits, axis_name=axes)
         return ring(image, text, *scalars, axis_name=axes), hits(image, text)
 
+    if by_hand:
+        return around(image, text, *scalars)
     part = PartitionSpec(axes)
     return jax.shard_map(
         around,

@@ -56,6 +56,8 @@ class Stage:
       loss: see the module.
       preview: (params, frozen, batch, keys) -> {column label: images [B, H, W, 3] in [-1, 1]};
         None for stages that draw nothing.
+      whole_batch: the loss of an example depends on the others, so that it can't be computed part
+        after part; `loss` then heeds `train.accumulate` itself.
       constrain: parameters after an update -> parameters in their allowed range; None if all are.
       memory: None for stages that remember nothing.
       task: (params, frozen, batch, keys) -> (network, x_0): the denoising that the stage is for,
@@ -70,3 +72,4 @@ class Stage:
     constrain: Constrain | None = None
     memory: Memory | None = None
     task: Task | None = None
+    whole_batch: bool = False

@@ -10,10 +10,12 @@ from jax.sharding import Mesh
 
 from unclip_jax import data
 from unclip_jax.config import RunConfig, to_steps
-from unclip_jax.parallel import check_batch_size, make_mesh, shardings
+from unclip_jax.parallel import BATCH_AXES, check_batch_size, make_mesh
+from unclip_jax.stages import with_rows_over
 from unclip_jax.stages.stage import Stage
 from unclip_jax.training.begin import Fresh, Initial, place_replicated
 from unclip_jax.training.datasets import held_out_data, training_data
+from unclip_jax.training.layout import state_shardings
 from unclip_jax.training.loop import Plan
 from unclip_jax.training.optimizer import learning_rate, make_optimizer
 from unclip_jax.training.state import TrainState, init_state
@@ -54,7 +56,9 @@ def set_up(
 ) -> Run:
     """The run that a config describes, its state not yet made."""
     mesh = make_mesh(config.mesh)
-    check_batch_size(config.train.batch_size, mesh)
+    check_batch_size(config.train.batch_size, mesh, config.train.accumulate)
+    if mesh.shape["fsdp"] > 1:
+        stage = with_rows_over(stage, BATCH_AXES)
     dataset = training_data(config.data, stage.needs)
     plan = make_plan(config, len(dataset))
     schedule = learning_rate(
@@ -64,7 +68,7 @@ def set_up(
     )
     tx = make_optimizer(config.optim, schedule)
     abstract = _abstract_state(stage, tx)
-    layout = shardings(abstract, mesh)
+    layout = state_shardings(abstract, config.mesh, mesh)
     return Run(
         config=config,
         stage=stage,
@@ -86,6 +90,7 @@ def set_up(
             seed=config.seed,
             mesh=mesh,
             state_shardings=layout,
+            accumulate=config.train.accumulate,
         ),
     )
 

@@ -13,7 +13,9 @@ from unclip_jax.core import rng
 from unclip_jax.parallel import batch_sharding, replicated
 from unclip_jax.stages.stage import MEMORY, Batch, Diagnostics, Stage
 from unclip_jax.training import ema
+from unclip_jax.training.gradients import loss_and_gradients
 from unclip_jax.training.guard import all_finite, keep_if_finite
+from unclip_jax.training.layout import axes_with_whole_weights
 from unclip_jax.training.state import TrainState
 
 Metrics = dict[str, Float[Array, ""]]
@@ -29,27 +31,29 @@ def make_train_step(
     seed: int,
     mesh: Mesh,
     state_shardings: TrainState,
+    accumulate: int = 1,
 ) -> TrainStep:
     """The jitted step (state, frozen, batch) -> (state, metrics); the state is donated.
 
     Every random draw of the step comes from (seed, "train", step, row of the batch), so it does
     not depend on the mesh and a resumed run repeats it. An update that is not finite is left out
     (`guard.py`) and counted in the metric "skipped".
+
+    Args:
+      accumulate: in how many parts the batch is computed (see `gradients`).
     """
+    axes = axes_with_whole_weights(state_shardings)
 
     def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
         rows = jax.tree.leaves(batch)[0].shape[0]
         keys = rng.example_keys(jax.random.key(seed), "train", state.step, rows)
-
         known = frozen if stage.memory is None else {**frozen, MEMORY: state.memory}
-
-        def objective(params: Any) -> tuple[Float[Array, ""], tuple[Array, Diagnostics]]:
-            losses, diagnostics = stage.loss(params, known, batch, keys)
-            return jnp.mean(losses), (losses, diagnostics)
-
-        (loss, (losses, diagnostics)), grads = jax.value_and_grad(objective, has_aux=True)(
-            state.params
+        (losses, diagnostics), grads = loss_and_gradients(
+            stage, state.params, known, batch, keys, parts=accumulate, axes=axes
         )
+        # Where moments lie in parts, gradients are wanted in these parts only.
+        grads = jax.lax.with_sharding_constraint(grads, state_shardings.ema_params)
+        loss = jnp.mean(losses)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         if stage.constrain is not None:

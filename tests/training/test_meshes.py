@@ -1,0 +1,220 @@
+"""The same run on any mesh, and what its compiled step sends between devices.
+
+The stage is a transformer of two scanned layers that predicts noise drawn from each example's key:
+it has all that partitioning can get wrong, and compiles in seconds. The presets themselves run in
+the slow test at the end.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from unclip_jax import stages
+from unclip_jax.config.needs import BatchNeeds
+from unclip_jax.config.schema import Mesh
+from unclip_jax.core import rng, trees
+from unclip_jax.models.transformer import Transformer
+from unclip_jax.parallel import batch_sharding, make_mesh
+from unclip_jax.parallel.collectives import bytes_by_kind, collectives
+from unclip_jax.stages.stage import Stage
+from unclip_jax.training.layout import state_shardings
+from unclip_jax.training.state import init_state
+from unclip_jax.training.step import make_train_step
+
+ROWS, LENGTH, WIDTH, LAYERS = 16, 4, 32, 2
+KERNELS = 12 * WIDTH**2  # of one layer: qkv, attention_out, mlp_in, mlp_out
+VECTORS = 13 * WIDTH  # its biases and norms
+FLOAT = 4
+
+
+def toy_stage():
+    net = Transformer(layers=LAYERS, heads=2, scan_layers=True)
+
+    def init(key):
+        return {"transformer": net.init(key, jnp.zeros((1, LENGTH, WIDTH)))["params"]}
+
+    def loss(params, frozen, batch, keys):
+        noise = rng.normal(keys, (LENGTH, WIDTH))
+        out = net.apply({"params": params["transformer"]}, batch["x"] + noise)
+        losses = jnp.mean((out - noise) ** 2, axis=(1, 2))
+        return losses, {"upper": (losses, (batch["x"][:, 0, 0] > 0).astype(jnp.float32))}
+
+    return Stage("toy", BatchNeeds(), init, loss)
+
+
+def toy_batch():
+    x = np.random.default_rng(0).normal(size=(ROWS, LENGTH, WIDTH))
+    return {"x": x.astype(np.float32)}
+
+
+@dataclasses.dataclass
+class Run:
+    """A compiled step on a mesh, with what it needs."""
+
+    step: object
+    state: object
+    layout: object
+    batch: object
+    frozen: object
+    mesh: object
+
+    @functools.cached_property
+    def compiled(self):
+        with jax.set_mesh(self.mesh):
+            return self.step.lower(self.state, self.frozen, self.batch).compile()
+
+    @functools.cached_property
+    def sent(self):
+        """All collectives of arrays; sums of a few scalars (norms, losses) are left out."""
+        found = [c for c in collectives(self.compiled.as_text()) if c.bytes > 256]
+        print(*found, sep="\n")  # shown where a test fails
+        return found
+
+
+def start(accumulate=1, stage=None, batch=None, frozen=None, **axes):
+    config = Mesh(**{"min_size": 1000, "max_whole": 0.5, **axes})
+    count = int(np.prod([s for a in ("data", "fsdp", "tensor") if (s := axes.get(a, 1)) > 0]))
+    mesh = make_mesh(config, jax.devices()[:count])
+    stage = stage or toy_stage()
+    if config.fsdp > 1:
+        stage = stages.with_rows_over(stage, ("data", "fsdp"))
+    schedule = optax.constant_schedule(1e-3)
+    tx = optax.adamw(schedule)
+    init = functools.partial(init_state, stage, tx, jax.random.key(0))
+    with jax.set_mesh(mesh):
+        layout = state_shardings(jax.eval_shape(init), config, mesh)
+        step = make_train_step(
+            stage,
+            tx,
+            schedule,
+            ema_decay=0.9,
+            seed=0,
+            mesh=mesh,
+            state_shardings=layout,
+            accumulate=accumulate,
+        )
+        return Run(
+            step,
+            jax.jit(init, out_shardings=layout)(),
+            layout,
+            jax.device_put(toy_batch() if batch is None else batch, batch_sharding(mesh)),
+            jax.device_put(frozen or {}, NamedSharding(mesh, P())),
+            mesh,
+        )
+
+
+def losses(run, steps=3):
+    """Metrics of some steps, each from a program that is compiled once."""
+    records, state = [], run.state
+    assert_placed(state, run.layout)
+    with jax.set_mesh(run.mesh):
+        for _ in range(steps):
+            state, metrics = run.step(state, run.frozen, run.batch)
+            records.append([float(metrics[k]) for k in sorted(metrics)])
+    assert_placed(state, run.layout)
+    assert run.step._cache_size() == 1, "compiled again after the first step"
+    return np.array(records)
+
+
+def assert_placed(state, layout):
+    """The state was born, and after the steps still is, where its layout says."""
+    placed = trees.flatten(layout)
+    for path, leaf in trees.flatten(state).items():
+        assert leaf.sharding.is_equivalent_to(placed[path], leaf.ndim), path
+
+
+MESHES = {
+    "data": {"data": 8},
+    "fsdp": {"fsdp": 8, "data": 1},
+    "tensor": {"data": 2, "tensor": 2},
+    "mixed": {"data": 2, "fsdp": 2, "tensor": 2},
+    "zero2": {"data": 2, "fsdp": 2, "fsdp_splits": "optimizer"},
+    "accumulate": {"data": 4, "accumulate": 2},
+    "accumulate fsdp": {"data": 2, "fsdp": 2, "accumulate": 2},
+    "accumulate zero2": {"data": 2, "fsdp": 2, "accumulate": 4, "fsdp_splits": "optimizer"},
+}
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return functools.cache(lambda name: start(**MESHES[name]))
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    return losses(start(data=1))
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_losses_and_norms_do_not_depend_on_the_mesh(name, runs, one_device, capfd):
+    np.testing.assert_allclose(losses(runs(name)), one_device, rtol=1e-5, atol=1e-7)
+    assert "rematerialization" not in capfd.readouterr().err
+
+
+def test_data_parallelism_sums_the_gradients_once(runs):
+    """In the loop over layers, so the bytes are those of one layer."""
+    assert bytes_by_kind(runs("data").sent) == {"all-reduce": (KERNELS + VECTORS) * FLOAT}
+
+
+def test_fsdp_gathers_each_kernel_twice_and_sums_the_gradients_once(runs):
+    """Forwards and backwards; on CPU a reduce-scatter is an all-reduce and a slice."""
+    sent = runs("fsdp").sent
+    assert bytes_by_kind(sent) == {
+        "all-gather": 2 * KERNELS * FLOAT,
+        "all-reduce": (KERNELS + VECTORS) * FLOAT,
+    }
+    assert max(c.bytes for c in sent if c.kind == "all-gather") == 4 * WIDTH**2 * FLOAT
+
+
+def test_tensor_parallelism_sums_activations_four_times_a_layer(runs):
+    """Megatron: after attention and after the MLP, and as often in the backward pass."""
+    run = runs("tensor")
+    activations = ROWS // 2 * LENGTH * WIDTH * FLOAT
+    by_shape = [c.bytes for c in run.sent if c.shapes == (f"f32[{ROWS // 2},{LENGTH},{WIDTH}]",)]
+    assert by_shape == 4 * [activations]
+    gradients = sum(c.bytes for c in run.sent) - 4 * activations
+    split = KERNELS + 7 * WIDTH  # kernels, and the biases of qkv and mlp_in
+    assert gradients == (split // 2 + VECTORS - 7 * WIDTH) * FLOAT
+    assert {c.kind for c in run.sent} == {"all-reduce"}
+
+
+def test_zero2_sums_gradients_and_gathers_updates(runs):
+    """Kernels over `fsdp`, then each half over `data`; vectors, which stay whole, at once."""
+    sent = runs("zero2").sent
+    assert not [c for c in sent if c.kind == "all-gather" and c.in_loop]
+    gathered = sum(c.bytes for c in sent if c.kind == "all-gather")
+    assert gathered == LAYERS * KERNELS * FLOAT
+    summed = sum(c.bytes for c in sent if c.kind == "all-reduce")
+    assert summed == (KERNELS + KERNELS // 2 + VECTORS) * FLOAT
+
+
+@pytest.mark.parametrize("name", ["accumulate", "accumulate zero2"])
+def test_accumulation_sums_over_devices_once_a_step(name, runs):
+    sums = [c for c in runs(name).sent if c.kind == "all-reduce"]
+    scalars = sum(c.shapes.count("f32[]") for c in sums)  # norms, summed along
+    assert sum(c.bytes for c in sums) == (LAYERS * (KERNELS + VECTORS) + scalars) * FLOAT
+    assert not any(c.in_loop for c in sums)
+
+
+def test_accumulation_does_not_replicate_the_batch(runs):
+    """Twice as many turns over half the rows: the work of a device stays the same."""
+    flops = [runs(name).compiled.cost_analysis()["flops"] for name in ("data", "accumulate")]
+    # XLA counts a loop's body once: 2 rows a turn on 4 devices, as 2 rows on 8.
+    assert flops[1] == pytest.approx(flops[0], rel=0.05)
+
+
+def test_the_state_is_donated(runs):
+    run = runs("fsdp")
+    placed = trees.flatten(run.layout)
+    held = sum(
+        int(np.prod(placed[p].shard_shape(x.shape))) * x.dtype.itemsize
+        for p, x in trees.flatten(run.state).items()
+    )
+    assert run.compiled.memory_analysis().alias_size_in_bytes >= held
