@@ -78,6 +78,7 @@ def test_a_process_that_stands_still_is_found_and_killed(launcher):
     assert len(launcher.starts(0)) == 2
 
 
+@pytest.mark.slow
 def test_a_silent_start_names_the_silent_processes(launcher):
     options = ("--option", "limits.startup_seconds=1", "--option", "restarts.budget=0")
     code, output = launcher.run("a", "--delay", "60", options=options)

@@ -106,7 +106,21 @@ KILLER = """
 """
 
 
-def test_the_driver_may_be_killed_at_every_point(sweep_file, tmp_path):
+def test_a_killed_driver_goes_on(sweep_file, tmp_path):
+    """Once here; at every point by the two slow tests below."""
+    file = sweep_file("trials=grid({'x': [0.0, 0.3]}), base={'steps': 2}")
+    killer = tmp_path / "killer.py"
+    killer.write_text(textwrap.dedent(KILLER))
+    whole = argv(file, tmp_path / "s")[3:]
+    assert subprocess.run([sys.executable, str(killer), "12", *whole]).returncode == 9
+    assert SweepFolder(tmp_path / "s").trials()[0].status == "open"
+    assert run(file, tmp_path / "s")[0] == 0
+    trials = SweepFolder(tmp_path / "s").trials()
+    assert [(t.status, starts(t)) for t in trials] == [(DONE, 1), (DONE, 1)]
+
+
+@pytest.mark.slow
+def test_the_driver_may_be_killed_again_and_again(sweep_file, tmp_path):
     """Killed at moment 2, then (called again) at moment 3, and so on until it gets through."""
     file = sweep_file("trials=grid({'x': [0.0, 0.3]}), base={'steps': 2}")
     killer = tmp_path / "killer.py"
