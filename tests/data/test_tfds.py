@@ -110,7 +110,7 @@ def test_converted_to_shards(prepared, tmp_path):
     [
         (
             lambda name: name.partition("?")[0],
-            r"which feature is the caption\? name, captions/text are there",
+            r"which feature is the caption\? captions/text, name are there",
         ),
         (lambda name: name.replace(":train", ":trian"), "no split 'trian'.*'train'"),
         (

@@ -121,10 +121,10 @@ def _field(name: str, what: str, chosen: Mapping[str, str], found: list[str]) ->
 
 
 def _kinds(features: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yields (path, name of the feature's type) for each leaf."""
+    """Yields (path, name of the feature's type) for each leaf, by path."""
     inner = getattr(features, "feature", features)  # of a sequence
     if hasattr(inner, "items"):  # a group
-        for name, feature in inner.items():
+        for name, feature in sorted(inner.items()):
             yield from _kinds(feature, f"{path}/{name}" if path else name)
     else:
         yield path, type(inner).__name__
