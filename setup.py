@@ -38,6 +38,8 @@ EXTRAS = {
     "parquet": ["pyarrow>=21"],
     # On a TPU.
     "tpu": ["jax[tpu]>=0.10.2,<0.13"],
+    # Programs that run without this package, `unclip export --format stablehlo`.
+    "stablehlo": ["flatbuffers>=25,<26"],
     # Launching on hosts with SSH, and on Cloud TPUs; searches of sweeps.
     "ssh": ["asyncssh>=2.24,<3"],
     "gcp": ["asyncssh>=2.24,<3", "google-cloud-tpu>=1.28,<2"],
@@ -50,6 +52,7 @@ EXTRAS = {
         "tensorflow-datasets>=4.9.10,<5",
         "array_record>=0.8,<1",
         "pyarrow>=21",
+        "flatbuffers>=25,<26",
     ],
     # Against which `make launch-tests` holds what is launched.
     "launch-test": ["kubernetes-validate>=1.37,<2", "kubeflow-trainer-api>=2.3,<3"],

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "stages": {"models", "diffusion", "parallel", "core", "config"},
     "training": {"stages", "parallel", "core", "data", "config", "pictures"},
     "generation": {"stages", "models", "diffusion", "parallel", "core", "config", "text"},
-    "interop": {"models", "stages", "generation", "core", "config"},
+    "interop": {"models", "stages", "generation", "core", "config", "text"},
     "evaluation": {"generation", "data", "models", "core"},
     "preflight": {"training", "stages", "parallel", "core", "config"},
     "launch": {"config"},

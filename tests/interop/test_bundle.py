@@ -36,12 +36,12 @@ def small(cascade, tmp_path):
 
 def test_a_bundle_is_json_safetensors_and_markdown(written):
     wanted = {f"{n}.safetensors" for n in [*NAMES, "statistics"]} | {"bundle.json", "README.md"}
-    assert {p.name for p in written.iterdir()} == wanted
+    assert {p.name for p in written.iterdir()} == wanted | {"tokenizer"}
     assert [p.name for p in written.parent.iterdir()] == ["bundle"]
 
 
 def test_whoever_may_read_the_card_may_read_the_weights(written):
-    assert len({p.stat().st_mode for p in written.iterdir()}) == 1
+    assert len({p.stat().st_mode for p in written.iterdir() if p.is_file()}) == 1
 
 
 def test_what_is_read_is_what_was_written(written, cascade):
@@ -134,7 +134,9 @@ def refused(path, *words):
         assert word in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["prior.safetensors", "statistics.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["prior.safetensors", "statistics.safetensors", "tokenizer/vocab.json"]
+)
 def test_a_missing_file_is_named(small, name):
     (small / name).unlink()
     refused(small, f"bundle/{name} is missing")
@@ -218,6 +220,38 @@ def test_a_place_that_cannot_be_written_is_named(cascade, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="can't write the bundle"):
         write_bundle(cascade, tmp_path / "file" / "bundle")
+
+
+def test_int8_quarters_the_size_and_says_what_it_cost(cascade, written, tmp_path):
+    write_bundle(compose([cascade.clip, cascade.upsamplers[0]]), tmp_path / "int8", dtype="int8")
+    sizes = [(f / "clip.safetensors").stat().st_size for f in (tmp_path / "int8", written)]
+    assert sizes[0] < 0.3 * sizes[1]
+    found = read_bundle(tmp_path / "int8")
+    for name in ("clip", "upsampler"):
+        original = trees.flatten(cascade.named()[name].params)
+        for path, value in trees.flatten(found.cascade.named()[name].params).items():
+            assert value.dtype == np.float32
+            if not path.endswith(("kernel", "embedding/embedding")):
+                np.testing.assert_array_equal(value, original[path])
+            else:  # half a step of the channel's scale
+                axis = 1 if path.endswith("embedding") else tuple(range(value.ndim - 1))
+                step = np.abs(original[path]).max(axis=axis, keepdims=True) / 127
+                assert np.all(np.abs(value - original[path]) <= 0.5001 * step)
+        assert found.cascade.named()[name].weights_sha256 == cascade.named()[name].weights_sha256
+    quality = found.manifest.quality
+    errors = [quality["stages"][n]["weights"] for n in ("clip", "upsampler")]
+    errors += quality["outputs"].values()
+    assert set(quality["outputs"]) == {"clip_text", "clip_image", "upsampler_step"}
+    assert all(1e-4 < error < 0.1 for error in errors)
+    assert "What int8 cost" in (tmp_path / "int8" / "README.md").read_text()
+
+
+def test_the_tokenizer_is_clips(written):
+    folder = written / "tokenizer"
+    vocabulary = json.loads((folder / "vocab.json").read_text())
+    assert vocabulary["<|endoftext|>"] == 49407
+    assert len((folder / "merges.txt").read_text().splitlines()) == 48895
+    assert json.loads((folder / "tokenizer_config.json").read_text())["model_max_length"] == 77
 
 
 def test_unknown_dtypes_are_refused(cascade, tmp_path):

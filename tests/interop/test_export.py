@@ -105,6 +105,57 @@ def test_the_terms_of_the_data_go_with_the_weights(make, tmp_path):
     assert (second / "DATA_LICENSES.md").read_text() == "MIT, by someone"
 
 
+def test_the_last_steps_weights_can_be_had(runs, tmp_path, cascade):
+    out = tmp_path / "raw"
+    command = ["export", "--workdir", str(runs["clip"]), "--out", str(out), "--weights", "raw"]
+    assert main(command) == 0
+    clip = read_bundle(out).cascade.clip
+    jax.tree.map(
+        lambda got, ema: np.testing.assert_array_equal(got, ema + np.float32(1)),
+        clip.params,
+        cascade.clip.params,
+    )
+    assert clip.provenance["weights"] == "raw"
+    assert "those of the last step" in (out / "README.md").read_text()
+
+
+def test_single_stages_are_put_in_the_place_of_others(runs, exported, make, tmp_path, capsys):
+    better = write_run(tmp_path / "better", make("upsampler", seed=9))
+    out = tmp_path / "composed"
+    command = ["export", "--workdir", str(exported), "--from", f"upsampler={better}"]
+    assert main([*command, "--out", str(out)]) == 0
+    found, before = (read_bundle(p).cascade for p in (out, exported))
+    assert list(found.named()) == ["clip", "prior", "upsampler"]
+    assert found.prior.weights_sha256 == before.prior.weights_sha256
+    assert found.upsamplers[0].weights_sha256 != before.upsamplers[0].weights_sha256
+    capsys.readouterr()
+    for text, words in (
+        (f"upsmapler={better}", "did you mean 'upsampler'"),
+        (f"prior={better}", "holds no prior"),
+        ("prior", "expected STAGE=RUN"),
+    ):
+        assert main(["export", "--workdir", str(exported), "--from", text, "--out", "x"]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_another_clip_by_name_is_refused(exported, make, tmp_path, capsys):
+    other = write_run(tmp_path / "other", make("clip", seed=5))
+    command = ["export", "--workdir", str(exported), "--from", f"clip={other}", "--out", "x"]
+    assert main(command) == 2
+    assert "another CLIP" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dialect", ["huggingface", "openclip"])
+def test_a_clip_goes_out_and_comes_back(dialect, exported, tmp_path):
+    folder, back = tmp_path / "clip", tmp_path / "back"
+    command = ["export", "--workdir", str(exported), "--format", f"clip-{dialect}"]
+    assert main([*command, "--out", str(folder)]) == 0
+    assert main(["import", "clip", "--weights", str(folder), "--out", str(back)]) == 0
+    found, original = (read_bundle(p).cascade.clip for p in (back, exported))
+    assert found.weights_sha256 == original.weights_sha256
+    assert found.config.model == original.config.model
+
+
 def refused(capsys, out: pathlib.Path, workdirs, *words):
     assert main(["export", "--workdir", *map(str, workdirs), "--out", str(out)]) == 2
     [line] = capsys.readouterr().err.splitlines()

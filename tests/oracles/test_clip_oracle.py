@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from unclip_jax.errors import UserError
-from unclip_jax.interop.clip_weights import export_clip, import_clip, read_state_dict
+from unclip_jax.interop.clip_weights import export_clip, import_clip
 from unclip_jax.models import Clip
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -162,18 +161,3 @@ def test_recorded_vectors_are_up_to_date(case):
         for name, value in state.items():
             if value.dtype == "f4":
                 np.testing.assert_array_equal(recorded[f"weights/{name}"], value.astype(np.float16))
-
-
-def test_pickled_weights_are_read_and_programs_are_refused(tmp_path):
-    weights = {"a": torch.arange(6.0).reshape(2, 3).bfloat16(), "b": torch.ones(())}
-    torch.save(weights, tmp_path / "plain.pt")
-    torch.save({"state_dict": weights, "epoch": 3}, tmp_path / "lightning.ckpt")
-    for name in ("plain.pt", "lightning.ckpt"):
-        read = read_state_dict(tmp_path / name)
-        assert set(read) == {"a", "b"}
-        np.testing.assert_array_equal(read["a"], [[0, 1, 2], [3, 4, 5]])
-    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "openai.pt")
-    torch.save({"state_dict": weights, "callback": pathlib.Path("x")}, tmp_path / "objects.pt")
-    for name in ("openai.pt", "objects.pt"):
-        with pytest.raises(UserError, match="holds more than weights"):
-            read_state_dict(tmp_path / name)

@@ -1,122 +1,128 @@
-"""Make a bundle of trained stages: one folder to sample from, evaluate, build on and publish.
+"""Make something to use or publish of trained stages: a bundle, or a format of others.
 
-Takes the averaged weights of the newest checkpoint of each run. A bundle may stand in for a run, to
-change its precision or to put a better stage into it. Stages that were not trained for each other
-are refused. The terms of the training data are copied if a LICENSES.md lies beside the shards.
+--workdir takes runs and bundles, in any order; bundles count as all of their stages. --from puts
+single stages in the place of those, such as a better decoder. Stages that were not trained for each
+other are refused. The terms of the training data are copied if a LICENSES.md lies beside the
+shards.
+
+  bundle      for unclip_jax: sampling, evaluation, fine-tuning (the default)
+  diffusers   a folder for diffusers' UnCLIPPipeline, or diffusers-variation for
+              UnCLIPImageVariationPipeline
+  stablehlo   programs that run with jax and numpy alone, on CPU, CUDA and TPU
+  clip-huggingface, clip-openclip
+              the CLIP alone, a folder for transformers or for open_clip
 
 Example:
   unclip export --workdir runs/clip runs/prior runs/decoder runs/upsampler --out bundle
-  unclip export --workdir bundle --out bundle-bf16 --dtype bfloat16
+  unclip export --workdir bundle --from decoder=runs/better --out bundle-2 --dtype bfloat16
+  unclip export --workdir bundle --format diffusers --out for-diffusers
 """
 
 import argparse
-import json
 import pathlib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import jax
-import numpy as np
 
-from unclip_jax import stages
-from unclip_jax.config import from_mapping, load_config
-from unclip_jax.config.schema import ClipModel
-from unclip_jax.core.hashing import weights_hash
-from unclip_jax.errors import UserError
-from unclip_jax.generation import TrainedStage, compose
-from unclip_jax.interop import Extras, manifest, model_card, read_bundle, write_bundle
-from unclip_jax.interop.tensor_files import DTYPES
-from unclip_jax.training.restore import load_ema_params
+from unclip_jax.cli.trained import read_stages
+from unclip_jax.config.schema import MODEL_OF_STAGE
+from unclip_jax.errors import UserError, did_you_mean
+from unclip_jax.generation import Cascade, TrainedStage, compose
+from unclip_jax.interop import Extras, model_card, write_bundle
+from unclip_jax.interop.tensor_files import BUNDLE_DTYPES, MAX_BYTES
 
-PROVENANCE = ("started", "unclip_jax", "python", "packages", "machine", "git_revision", "data")
+FORMATS = (
+    *("bundle", "diffusers", "diffusers-variation", "clip-huggingface", "clip-openclip"),
+    "stablehlo",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument(
-        "--workdir", required=True, nargs="+", type=pathlib.Path, metavar="RUN",
-        help="runs' directories, or bundles, in any order",
+    add = parser.add_argument
+    add("--workdir", nargs="+", default=[], type=pathlib.Path, metavar="RUN", help="runs' directories, or bundles, in any order")  # noqa: E501  # fmt: skip
+    add("--from", nargs="+", default=[], dest="replacements", metavar="STAGE=RUN", help="take this stage from there")  # noqa: E501  # fmt: skip
+    add("--out", required=True, type=pathlib.Path, metavar="DIR")
+    add("--format", choices=FORMATS, default="bundle", help="(default: bundle)")
+    add("--weights", choices=("ema", "raw"), default="ema", help="of runs: averaged (default) or those of the last step")  # noqa: E501  # fmt: skip
+    add(
+        "--dtype", choices=BUNDLE_DTYPES, default="float32",
+        help="(default: float32); int8 for bundles, with a report of what it costs",
     )  # fmt: skip
-    parser.add_argument("--out", required=True, type=pathlib.Path, metavar="BUNDLE")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="(default: float32)")
-    parser.add_argument("--license", metavar="ID", help="of the weights, such as apache-2.0")
-    parser.add_argument(
-        "--samples", type=pathlib.Path, metavar="DIR", help="pictures for the model card"
-    )
+    add("--max-file-gb", type=float, default=MAX_BYTES / 1e9, metavar="GB", help="larger weights are split (default: 5)")  # noqa: E501  # fmt: skip
+    add("--license", metavar="ID", help="of the weights, such as apache-2.0")
+    add("--samples", type=pathlib.Path, metavar="DIR", help="pictures for the model card")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the bundle and says what is in it; exit code 0."""
-    found = [stage for path in args.workdir for stage in read_stages(path)]
+    """Writes what was asked for and says what is in it; exit code 0."""
+    if args.format == "stablehlo":
+        # Traced where no accelerator's own kernels are chosen; nothing here needs one.
+        jax.config.update("jax_platforms", "cpu")
+    found = [s for path in args.workdir for s in read_stages(path, args.weights)]
+    found = replace_stages(found, args.replacements, args.weights)
     cascade = compose(found)
-    licenses = _data_licenses(args.workdir, found)
-    extras = Extras(license=args.license, data_licenses=licenses, samples=args.samples)
-    write_bundle(cascade, args.out, dtype=args.dtype, extras=extras)
-    size = sum(f.stat().st_size for f in args.out.rglob("*") if f.is_file())
-    for name, stage in cascade.named().items():
-        print(f"{name:14} {stage.parameter_count:>13,} parameters  step {stage.step:,}")
-    print(f"{args.out}: {size / 1e6:,.1f} MB, {args.dtype}")
+    limit = int(args.max_file_gb * 1e9)
+    if args.format == "bundle":
+        licenses = _data_licenses(args.workdir, found)
+        extras = Extras(license=args.license, data_licenses=licenses, samples=args.samples)
+        write_bundle(cascade, args.out, dtype=args.dtype, extras=extras, max_file_bytes=limit)
+    elif args.format.startswith("clip"):
+        from unclip_jax.interop.clip_folder import write_clip_folder
+
+        clip = cascade.clip
+        if clip is None:
+            raise UserError(f"--format {args.format}: there is no CLIP among these stages")
+        cascade = Cascade(clip=clip)
+        dialect = {"clip-openclip": "open_clip"}.get(args.format, "huggingface")
+        write_clip_folder(clip, args.out, dialect, dtype=args.dtype, max_file_bytes=limit)
+    elif args.format == "stablehlo":
+        from unclip_jax.interop.stablehlo import write_stablehlo
+
+        write_stablehlo(cascade, args.out)
+    else:
+        from unclip_jax.interop.diffusers import write_folder
+
+        layout = "variation" if args.format.endswith("variation") else "text-to-image"
+        write_folder(cascade, args.out, layout=layout, dtype=args.dtype, max_file_bytes=limit)
+    print_stages(cascade, args.out, args.dtype)
     return 0
 
 
-def read_stages(path: pathlib.Path) -> list[TrainedStage]:
-    """The stage of a run, or all stages of a bundle."""
-    if (path / manifest.FILE).is_file():
-        return list(read_bundle(path).cascade.named().values())
-    return [read_run(path)]
+def print_stages(cascade: Cascade, out: pathlib.Path, dtype: str) -> None:
+    """Says what was written."""
+    size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
+    for name, stage in cascade.named().items():
+        print(f"{name:14} {stage.parameter_count:>13,} parameters  step {stage.step:,}")
+    print(f"{out}: {size / 1e6:,.1f} MB, {dtype}")
 
 
-def read_run(workdir: pathlib.Path) -> TrainedStage:
-    """The averaged weights of a run's newest checkpoint, with what a bundle says about them.
+def replace_stages(
+    found: Sequence[TrainedStage], replacements: Iterable[str], weights: str
+) -> list[TrainedStage]:
+    """The stages with those of `replacements` ("decoder=runs/better") in the place of others.
 
-    Raises:
-      UserError: if it is no run's directory, or has no checkpoint.
+    Of several upsamplers the one that makes pictures of the same size is replaced.
     """
-    if not (workdir / "config.json").is_file():
-        raise UserError(f"{workdir} is neither a run's directory nor a bundle: no config.json")
-    config = load_config(str(workdir / "config.json"))
-    frozen = _read_json(workdir / "frozen.json") if config.stage in ("prior", "decoder") else None
-    init = stages.build(config, _clip_model(frozen)).init
-    restored, step = load_ema_params(workdir, jax.eval_shape(init, jax.random.key(0)))
-    params = jax.tree.map(np.asarray, restored)
-    return TrainedStage(
-        config=config,
-        params=params,
-        step=step,
-        weights_sha256=weights_hash(params),
-        source=str(workdir),
-        clip_sha256=frozen["clip"]["sha256"] if frozen else None,
-        statistics=_statistics(frozen),
-        provenance=_provenance(workdir),
-    )
+    stages = list(found)
+    for text in replacements:
+        kind, equals, path = text.partition("=")
+        if not equals or kind not in MODEL_OF_STAGE:
+            raise UserError(
+                f"--from {text}: expected STAGE=RUN{did_you_mean(kind, MODEL_OF_STAGE)}"
+            )
+        source = pathlib.Path(path)
+        fresh = [s for s in read_stages(source, weights) if s.config.stage == kind]
+        if not fresh:
+            raise UserError(f"--from {text}: {source} holds no {kind}")
+        sizes = {_place(s) for s in fresh}
+        stages = [s for s in stages if _place(s) not in sizes] + fresh
+    return stages
 
 
-def _clip_model(frozen: dict[str, Any] | None) -> ClipModel | None:
-    if frozen is None:
-        return None
-    model = from_mapping(frozen["clip"]["config"]).model
-    assert isinstance(model, ClipModel)
-    return model
-
-
-def _statistics(frozen: dict[str, Any] | None) -> dict[str, np.ndarray] | None:
-    if not frozen or frozen["statistics"] is None:
-        return None
-    return {name: np.asarray(v, np.float32) for name, v in frozen["statistics"].items()}
-
-
-def _provenance(workdir: pathlib.Path) -> dict[str, Any]:
-    last = _read_json(workdir / "run.json")[-1]
-    return {name: last[name] for name in PROVENANCE if name in last}
-
-
-def _read_json(path: pathlib.Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: {path.parent} is not a whole run") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is altered or cut short: {error}") from None
+def _place(stage: TrainedStage) -> tuple[str, int | None]:
+    size = stage.model.image_size if stage.config.stage == "upsampler" else None
+    return stage.config.stage, size
 
 
 def _data_licenses(paths: Iterable[pathlib.Path], found: Iterable[TrainedStage]) -> str | None:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unclip_jax import data, stages
+from unclip_jax.cli.initial import initial_statistics
 from unclip_jax.config import RunConfig, load_config, to_mapping
 from unclip_jax.config.needs import BatchNeeds
 from unclip_jax.config.schema import ClipModel
@@ -115,6 +116,10 @@ def _statistics(config: RunConfig, clip: FrozenClip) -> dict[str, list[float]] |
             _check_provenance(dataset.provenance(kind), config, clip)
     if getattr(config.model, "embedding_scale", None) != "whiten":
         return None
+    # A network that goes on training goes on in the space that it knows.
+    inherited = initial_statistics(config)
+    if inherited is not None:
+        return inherited
     if stored:
         found = dataset.statistics("image")
         mean, std = found.mean, found.std

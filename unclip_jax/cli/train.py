@@ -17,10 +17,11 @@ from typing import Any
 from unclip_jax import stages
 from unclip_jax.cli.config_arguments import add_config_arguments, config_from
 from unclip_jax.cli.frozen import frozen_parameters, load_clip
-from unclip_jax.cli.initial import initial_parameters
+from unclip_jax.cli.initial import base_parameters, initial_parameters
 from unclip_jax.config import RunConfig, to_mapping
 from unclip_jax.errors import EXIT_STOPPED
 from unclip_jax.parallel.processes import join, together
+from unclip_jax.stages import lora
 from unclip_jax.stages.stage import Stage
 from unclip_jax.training.run import train
 
@@ -47,6 +48,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _stage(config: RunConfig, workdir: pathlib.Path) -> tuple[Stage, dict[str, Any]]:
+    stage, frozen = _plain_stage(config, workdir)
+    if not config.lora.rank:
+        return stage, frozen
+    base = base_parameters(config, workdir)
+    return lora.adapt(stage, config.lora, base), {**frozen, lora.BASE: base}
+
+
+def _plain_stage(config: RunConfig, workdir: pathlib.Path) -> tuple[Stage, dict[str, Any]]:
     if config.clip.path is None:
         return stages.build(config), {}
     clip = load_clip(config.clip.path)

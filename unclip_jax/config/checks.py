@@ -276,6 +276,17 @@ def _learned_variance(c: RunConfig) -> str | None:
     return None
 
 
+def _lora(c: RunConfig) -> str | None:
+    if c.lora.rank < 0:
+        return f"config.lora.rank: must not be negative, got {c.lora.rank}"
+    if c.lora.rank and (c.init.path is None or c.init.only):
+        return (
+            "config.lora.rank is set: adapters need the whole network of config.init.path, and no "
+            "config.init.only"
+        )
+    return None
+
+
 def _init(c: RunConfig) -> str | None:
     if c.init.restore and c.init.path:
         return (
@@ -306,4 +317,5 @@ RULES: tuple[Callable[[RunConfig], str | None], ...] = (
     _probabilities,
     _learned_variance,
     _init,
+    _lora,
 )

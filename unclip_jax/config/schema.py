@@ -35,6 +35,7 @@ class ClipModel:
     remat: str = "none"
     loss: Literal["softmax", "sigmoid"] = "softmax"
     ring_loss: bool = False  # devices pass embeddings on; none holds all pairs' logits
+    towers: Literal["both", "text"] = "both"  # "text": imported without its image tower
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,6 +273,15 @@ class Init:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank adapters, trained in the place of all parameters of `init.path`."""
+
+    rank: int = 0  # 0 trains all parameters
+    alpha: float | None = None  # adapters are scaled by alpha / rank; None is 1
+    targets: tuple[str, ...] = ("attention", "qkv")  # layers whose path holds one of these
+
+
+@dataclass(frozen=True, kw_only=True)
 class Faults:
     """What is done about processes that fail to come, stop or diverge. See docs/surviving.md."""
 
@@ -319,6 +329,7 @@ class RunConfig:
     optim: Optim = field(default_factory=Optim)
     ema: Ema = field(default_factory=Ema)
     init: Init = field(default_factory=Init)
+    lora: Lora = field(default_factory=Lora)
     faults: Faults = field(default_factory=Faults)
     mesh: Mesh = field(default_factory=Mesh)
     precision: Precision = field(default_factory=Precision)

@@ -130,7 +130,7 @@ def _extra_scale(scale: Any, t: Int[Array, " b"], interval: tuple[Any, Any] | No
 
 def _match_std(guided: Array, cond: Array, rescale: Any) -> Array:
     def std(x: Array) -> Array:
-        return x.reshape(len(x), math.prod(x.shape[1:])).std(axis=1)
+        return x.reshape(x.shape[0], math.prod(x.shape[1:])).std(axis=1)
 
     # A network that starts from zero outputs has no deviation to restore.
     ratio = std(cond) / jnp.maximum(std(guided), 1e-12)

@@ -31,7 +31,7 @@ class DynamicThresholding:
     limit: float = 1.0
 
     def __call__(self, x0: Float[Array, "b *data"]) -> Float[Array, "b *data"]:
-        sizes = jnp.abs(x0).reshape(len(x0), -1)
+        sizes = jnp.abs(x0).reshape(x0.shape[0], -1)
         s = jnp.maximum(jnp.quantile(sizes, self.quantile, axis=1), self.limit)
         s = per_example(s, x0)
         return jnp.clip(x0, -s, s) * (self.limit / s)

@@ -167,6 +167,8 @@ class Pipeline:
         self, pictures: UInt8[np.ndarray, "n h w 3"], batch_size: int | None = None
     ) -> Float[np.ndarray, "n d"]:
         """Raw CLIP embeddings of pictures of any size; they are cropped to squares."""
+        if self._clip.model.towers != "both":
+            raise UserError("this CLIP has no image tower: import it with --image-encoder")
         config = settings.compiled_part(self._clip.config)
         program = partial(programs.embed_images, self._params_of("clip"), config=config)
         return self._run("clip", program, [pictures], {"batch_size": batch_size})

@@ -162,7 +162,7 @@ def generate(
         if name == "prior":
             drawn = draw_embeddings(setup, *texts[name], keys, config=config, clip_model=clip_model)
         elif name == "decoder":
-            request = DecoderRequest(drawn, jnp.zeros(len(keys), bool), *texts[name])
+            request = DecoderRequest(drawn, jnp.zeros(keys.shape[:1], bool), *texts[name])
             drawn = decode(setup, request, keys, config=config, clip_model=clip_model)
         else:
             drawn = upsample(setup, drawn, None, keys, config=config)

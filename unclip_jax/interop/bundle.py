@@ -5,27 +5,32 @@
     prior.safetensors  decoder.safetensors  upsampler.safetensors  upsampler_256.safetensors
     statistics.safetensors      prior/mean, prior/std …, where a stage whitens embeddings
     README.md                   the model card (`model_card.py`)
+    tokenizer/                  CLIP's vocabulary and merges, for other libraries
     DATA_LICENSES.md  samples/  where they were given
 
 Nothing but JSON, safetensors, Markdown and PNG: reading a bundle runs no code from it.
 """
 
+import dataclasses
 import datetime
 import hashlib
 import importlib.metadata
 import os
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from unclip_jax.errors import UserError, did_you_mean
 from unclip_jax.generation import Cascade, TrainedStage, compose
 from unclip_jax.interop import manifest, model_card, tensor_files
+from unclip_jax.interop.folders import whole_folder
 from unclip_jax.interop.manifest import FileEntry, Manifest, StageEntry
+from unclip_jax.interop.tokenizer_files import write_tokenizer
 
 STATISTICS = "statistics"
+TOKENIZER = "tokenizer"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,26 +74,16 @@ def write_bundle(
     """Writes a cascade as a bundle, whole or not at all; replaces a bundle that is there.
 
     Args:
-      dtype: "float32", or "bfloat16" for half the size and about three decimal digits.
+      dtype: "float32", "bfloat16" for half the size and about three decimal digits, or "int8" for
+        a quarter (see `int8.py`); with int8 the bundle says what that cost (`quality.py`).
 
     Raises:
       UserError: an unknown dtype, a path that is taken by something else or can't be written.
     """
     path, extras = pathlib.Path(path).absolute(), extras or Extras()
-    tensor_files.check_dtype(dtype)
-    _check_free(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # On the same file system, so that the last step is a rename.
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
-            fresh = pathlib.Path(scratch) / "new"
-            fresh.mkdir()
-            _fill(fresh, cascade, path.name, dtype, extras, max_file_bytes)
-            if path.exists():
-                path.rename(pathlib.Path(scratch) / "old")
-            fresh.rename(path)
-    except OSError as error:
-        raise UserError(f"can't write the bundle {path}: {error.strerror}") from error
+    tensor_files.check_dtype(dtype, tensor_files.BUNDLE_DTYPES)
+    with whole_folder(path, manifest.FILE, "bundle") as fresh:
+        _fill(fresh, cascade, path.name, dtype, extras, max_file_bytes)
 
 
 def read_bundle(path: str | os.PathLike[str], stages: Collection[str] | None = None) -> Bundle:
@@ -108,6 +103,8 @@ def read_bundle(path: str | os.PathLike[str], stages: Collection[str] | None = N
     statistics = {}
     if found.statistics is not None:
         statistics = tensor_files.load_tree(folder, [found.statistics])
+    for entry in found.others:
+        tensor_files.check_file(folder, entry)
     loaded = [
         TrainedStage(
             config=entry.config,
@@ -124,13 +121,6 @@ def read_bundle(path: str | os.PathLike[str], stages: Collection[str] | None = N
     ]
     digest = hashlib.sha256((folder / manifest.FILE).read_bytes()).hexdigest()
     return Bundle(compose(loaded), found, digest)
-
-
-def _check_free(path: pathlib.Path) -> None:
-    if not path.exists():
-        return
-    if not path.is_dir() or (any(path.iterdir()) and not (path / manifest.FILE).is_file()):
-        raise UserError(f"{path} exists and is no bundle: it is left alone, give another folder")
 
 
 def _fill(
@@ -157,19 +147,44 @@ def _fill(
         )
         for name, stage in stages.items()
     }
+    if "clip" in stages:
+        write_tokenizer(folder / TOKENIZER, stages["clip"].model.context_length)
+    if extras.data_licenses is not None:
+        (folder / model_card.DATA_LICENSES).write_text(extras.data_licenses, encoding="utf-8")
+    if extras.samples is not None:
+        _copy_pictures(extras.samples, folder / "samples")
     content = Manifest(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions=_versions(),
         stages=entries,
         statistics=_save_statistics(folder, stages),
+        others=_others(folder),
+        quality=_quality(folder, cascade, entries) if dtype == "int8" else None,
     )
-    if extras.data_licenses is not None:
-        (folder / model_card.DATA_LICENSES).write_text(extras.data_licenses, encoding="utf-8")
-    if extras.samples is not None:
-        _copy_pictures(extras.samples, folder / "samples")
     card = model_card.render(content, title, folder, license=extras.license)
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / manifest.FILE).write_text(manifest.to_json(content), encoding="utf-8")
+
+
+def _others(folder: pathlib.Path) -> tuple[FileEntry, ...]:
+    """Entries of what is neither weights nor written after them."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".safetensors")
+    return tuple(
+        dataclasses.replace(manifest.file_entry(p), name=p.relative_to(folder).as_posix())
+        for p in files
+    )
+
+
+def _quality(
+    folder: pathlib.Path, cascade: Cascade, entries: dict[str, StageEntry]
+) -> dict[str, Any]:
+    from unclip_jax.interop import quality  # compiles networks, which other dtypes have no need of
+
+    stored = [
+        dataclasses.replace(stage, params=tensor_files.load_tree(folder, entries[name].files))
+        for name, stage in cascade.named().items()
+    ]
+    return quality.compare(cascade, compose(stored))
 
 
 def _save_statistics(folder: pathlib.Path, stages: dict[str, TrainedStage]) -> FileEntry | None:

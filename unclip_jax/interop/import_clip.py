@@ -1,6 +1,5 @@
 """A CLIP of OpenAI, OpenCLIP or Hugging Face as a stage of ours, ready to be put into a bundle."""
 
-import hashlib
 import json
 import pathlib
 from typing import Any
@@ -8,13 +7,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from unclip_jax.config import from_mapping
 from unclip_jax.config.schema import ClipModel
 from unclip_jax.core.hashing import weights_hash
 from unclip_jax.errors import UserError
 from unclip_jax.generation import TrainedStage
 from unclip_jax.interop.clip_facts import Facts, clip_model, facts_of_config
-from unclip_jax.interop.clip_weights import import_clip, read_state_dict
+from unclip_jax.interop.clip_weights import import_clip
+from unclip_jax.interop.foreign import read_state_dict
+from unclip_jax.interop.imported import file_facts, imported_config
 from unclip_jax.stages.clip import make_clip
 
 # In the order of preference; the names that the Hub's repositories use.
@@ -25,7 +25,6 @@ WEIGHTS = (
     "open_clip_pytorch_model.bin",
 )
 CONFIGS = ("open_clip_config.json", "config.json")
-UNKNOWN_DATA = "imported/unknown.tar"  # what `data.train` says of weights trained elsewhere
 
 
 def import_clip_stage(path: pathlib.Path, facts: Facts | None = None) -> TrainedStage:
@@ -44,14 +43,7 @@ def import_clip_stage(path: pathlib.Path, facts: Facts | None = None) -> Trained
         state |= read_state_dict(file)
     known = (facts or Facts()).over(_facts_beside(files[0].parent, files[0].name))
     model = clip_model(state, known)
-    config = from_mapping(
-        {
-            "stage": "clip",
-            "model": model,
-            "data": {"train": UNKNOWN_DATA},
-            "train": {"batch_size": 1, "duration": "1 steps"},
-        }
-    )
+    config = imported_config("clip", model)
     assert isinstance(config.model, ClipModel)
     params = import_clip(state, make_clip(config.model, "float32"))
     params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
@@ -61,7 +53,7 @@ def import_clip_stage(path: pathlib.Path, facts: Facts | None = None) -> Trained
         step=0,
         weights_sha256=weights_hash(params),
         source=str(path),
-        provenance={"imported_from": [{"name": f.name, "sha256": _sha256(f)} for f in files]},
+        provenance={"imported_from": file_facts(files)},
     )
 
 
@@ -92,8 +84,3 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -5,7 +5,9 @@
                          "files": [{"name": "clip.safetensors", "sha256": …, "bytes": …}],
                          "step": …, "parameters": …, "weights_sha256": …,
                          "clip_sha256": null, "provenance": {…}}, …},
-     "statistics": null or {"name": "statistics.safetensors", "sha256": …, "bytes": …}}
+     "statistics": null or {"name": "statistics.safetensors", "sha256": …, "bytes": …},
+     "others": [{"name": "tokenizer/vocab.json", "sha256": …, "bytes": …}, …],
+     "quality": null or what rounding to int8 cost}
 
 `weights_sha256` is the hash of the float32 weights before they were stored, so a bundle in bfloat16
 still says which CLIP its prior was trained against.
@@ -28,7 +30,7 @@ FORMAT, VERSION = "unclip_jax", 1
 
 @dataclass(frozen=True, kw_only=True)
 class FileEntry:
-    """A file of the bundle; `name` has no folder."""
+    """A file of the bundle; `name` is its path within it."""
 
     name: str
     sha256: str
@@ -57,6 +59,8 @@ class Manifest:
     versions: Mapping[str, str]
     stages: Mapping[str, StageEntry]
     statistics: FileEntry | None
+    others: tuple[FileEntry, ...] = ()
+    quality: Mapping[str, Any] | None = None
 
 
 def file_entry(path: pathlib.Path) -> FileEntry:
@@ -112,11 +116,14 @@ def _parse(values: Mapping[str, Any]) -> Manifest:
         versions=values["versions"],
         stages=stages,
         statistics=None if statistics is None else _file(statistics),
+        others=tuple(map(_file, values.get("others", ()))),
+        quality=values.get("quality"),
     )
 
 
 def _file(values: Mapping[str, Any]) -> FileEntry:
     entry = build(FileEntry, values, "file")
-    if pathlib.PurePath(entry.name).name != entry.name:
+    path = pathlib.PurePosixPath(entry.name)
+    if path.is_absolute() or ".." in path.parts or "\\" in entry.name:
         raise UserError(f"{FILE} names a file outside of the bundle: {entry.name!r}")
     return entry

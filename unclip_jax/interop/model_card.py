@@ -47,6 +47,7 @@ def render(
         _stages(manifest),
         _USE.format(title=title) if draws else "",
         _data(manifest, (folder / DATA_LICENSES).is_file()),
+        _quality(manifest),
         _samples(folder),
         f"Written {manifest.created} by unclip_jax {manifest.versions['unclip_jax']}"
         f" with jax {manifest.versions['jax']}.\n",
@@ -70,8 +71,14 @@ def _summary(manifest: Manifest) -> str:
     names = ", ".join(manifest.stages)
     return (
         f"Stages of an unCLIP (DALL·E 2) system, [arXiv 2204.06125](https://arxiv.org/abs/"
-        f"2204.06125): {names}; {total:,} parameters in all, averaged over training (EMA)."
+        f"2204.06125): {names}; {total:,} parameters in all{_which(manifest)}."
     )
+
+
+def _which(manifest: Manifest) -> str:
+    found = {str(s.provenance.get("weights")) for s in manifest.stages.values()}
+    words = {"ema": "averaged over training (EMA)", "raw": "those of the last step"}
+    return f", {words[found.pop()]}" if len(found) == 1 and found <= words.keys() else ""
 
 
 def _stages(manifest: Manifest) -> str:
@@ -85,19 +92,19 @@ def _stages(manifest: Manifest) -> str:
 
 def row(name: str, stage: StageEntry) -> str:
     """The line of the table of stages."""
+    imported = "imported" in stage.provenance or "imported_from" in stage.provenance
+    batch = "imported" if imported else f"{stage.config.train.batch_size:,}"
     return (
         f"| {name} | {_makes(stage)} | {stage.parameters:,} | {stage.step:,} "
-        f"| {stage.config.train.batch_size:,} | {stage.dtype} |"
+        f"| {batch} | {stage.dtype} |"
     )
 
 
 def _makes(stage: StageEntry) -> str:
     match stage.config.model:
         case ClipModel() as model:
-            size = model.image_size
-            return (
-                f"embeddings of {model.embedding_dim} numbers, of captions and {size} px pictures"
-            )
+            pictures = f" and {model.image_size} px pictures" if model.towers == "both" else ""
+            return f"embeddings of {model.embedding_dim} numbers, of captions{pictures}"
         case PriorModel():
             return f"image embeddings of captions; {_sampling(stage)}"
         case DecoderModel() as model:
@@ -125,6 +132,19 @@ def _data(manifest: Manifest, has_licenses: bool) -> str:
     if has_licenses:
         rows.append(f"- Their terms are in [{DATA_LICENSES}]({DATA_LICENSES}).")
     return "\n".join(["## Training data", "", *rows, ""]) if rows else ""
+
+
+def _quality(manifest: Manifest) -> str:
+    if manifest.quality is None:
+        return ""
+    errors = manifest.quality["outputs"]
+    lines = [f"- {name}: {error:.2%}" for name, error in errors.items()]
+    drawn = manifest.quality["pictures"]
+    if drawn and drawn["psnr_db"]:
+        lines.append(f"- pictures of {drawn['prompt']!r}: PSNR {drawn['psnr_db']:.1f} dB")
+    return "\n".join(
+        ["## What int8 cost", "", "Relative error of what each network computes:", "", *lines, ""]
+    )
 
 
 def _samples(folder: pathlib.Path) -> str:

@@ -4,8 +4,9 @@ A tree larger than `max_bytes` is split over `STEM-00001-of-00003.safetensors` a
 tensors in the order of their paths; a tensor that is larger by itself has a file of its own.
 """
 
+import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -15,16 +16,18 @@ from safetensors.numpy import load_file, save_file
 
 from unclip_jax.core import trees
 from unclip_jax.errors import UserError, did_you_mean
+from unclip_jax.interop import int8
 from unclip_jax.interop.manifest import FileEntry, file_entry
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+BUNDLE_DTYPES = (*DTYPES, "int8")  # others' formats know no int8
 MAX_BYTES = 5 * 10**9
 
 
-def check_dtype(name: str) -> None:
+def check_dtype(name: str, known: Collection[str] = tuple(DTYPES)) -> None:
     """Raises `UserError` unless `name` is a dtype that weights are stored in."""
-    if name not in DTYPES:
-        raise UserError(f"can't store weights as {name!r}{did_you_mean(name, DTYPES)}")
+    if name not in known:
+        raise UserError(f"can't store weights as {name!r}{did_you_mean(name, known)}")
 
 
 def save_tree(
@@ -37,18 +40,34 @@ def save_tree(
 ) -> tuple[FileEntry, ...]:
     """Writes a nested dict of arrays, cast to `dtype`; returns the files in order."""
     flat = trees.flatten(tree)
-    groups = _split(flat, DTYPES[dtype].itemsize, max_bytes)
-    entries = []
-    for i, group in enumerate(groups):
-        part = f"-{i + 1:05d}-of-{len(groups):05d}" if len(groups) > 1 else ""
-        path = folder / f"{stem}{part}.safetensors"
-        # np.asarray(order="C") keeps scalars scalars, which ascontiguousarray does not.
-        arrays = {k: np.asarray(flat[k], order="C").astype(DTYPES[dtype]) for k in group}
-        save_file(arrays, path, metadata={"format": "unclip_jax"})
-        # safetensors lets only the owner read its files; a bundle is as open as its folder.
-        path.chmod(folder.stat().st_mode & 0o666)
-        entries.append(file_entry(path))
-    return tuple(entries)
+    if dtype == "int8":
+        flat = int8.quantize(flat)
+    else:
+        flat = {k: np.asarray(v).astype(DTYPES[dtype]) for k, v in flat.items()}
+    parts = _save_parts(flat, folder, stem, max_bytes, "unclip_jax")
+    return tuple(file_entry(path) for path in parts)
+
+
+def save_indexed(
+    state: Mapping[str, np.ndarray],
+    folder: pathlib.Path,
+    stem: str,
+    *,
+    dtype: str = "float32",
+    max_bytes: int = MAX_BYTES,
+) -> None:
+    """Writes a state dict as PyTorch's libraries do: with an index if there are several files."""
+    state = {k: np.asarray(v).astype(DTYPES[dtype]) for k, v in state.items()}
+    parts = _save_parts(state, folder, stem, max_bytes, "pt")
+    if len(parts) == 1:
+        return
+    total = sum(value.nbytes for value in state.values())
+    index = {
+        "metadata": {"total_size": total},
+        "weight_map": {name: path.name for path, names in parts.items() for name in names},
+    }
+    text = json.dumps(index, indent=2, sort_keys=True)
+    (folder / f"{stem}.safetensors.index.json").write_text(text + "\n", encoding="utf-8")
 
 
 def load_tree(folder: pathlib.Path, entries: Sequence[FileEntry]) -> dict[str, Any]:
@@ -60,31 +79,60 @@ def load_tree(folder: pathlib.Path, entries: Sequence[FileEntry]) -> dict[str, A
     flat: dict[str, np.ndarray] = {}
     for entry in entries:
         flat |= _load(folder / entry.name, entry)
-    return trees.unflatten(flat)
+    flat = int8.dequantize(flat)
+    return trees.unflatten({k: v.astype(np.float32, copy=False) for k, v in flat.items()})
 
 
-def _load(path: pathlib.Path, entry: FileEntry) -> dict[str, np.ndarray]:
+def _save_parts(
+    flat: Mapping[str, np.ndarray],
+    folder: pathlib.Path,
+    stem: str,
+    max_bytes: int,
+    written_by: str,
+) -> dict[pathlib.Path, list[str]]:
+    """{file: names of its tensors}, in order."""
+    groups = _split(flat, max_bytes)
+    parts = {}
+    for i, group in enumerate(groups):
+        part = f"-{i + 1:05d}-of-{len(groups):05d}" if len(groups) > 1 else ""
+        path = folder / f"{stem}{part}.safetensors"
+        # np.asarray(order="C") keeps scalars scalars, which ascontiguousarray does not.
+        arrays = {k: np.asarray(flat[k], order="C") for k in group}
+        save_file(arrays, path, metadata={"format": written_by})
+        # safetensors lets only the owner read its files; they are as open as their folder.
+        path.chmod(folder.stat().st_mode & 0o666)
+        parts[path] = group
+    return parts
+
+
+def check_file(folder: pathlib.Path, entry: FileEntry) -> None:
+    """Raises `UserError` unless a file is there with its recorded size and checksum."""
+    path = folder / entry.name
     if not path.is_file():
         raise UserError(f"{path} is missing: copy the whole bundle, or export it again")
-    if path.stat().st_size != entry.bytes or file_entry(path) != entry:
+    found = file_entry(path)
+    if (found.bytes, found.sha256) != (entry.bytes, entry.sha256):
         raise UserError(
             f"{path} is altered: its size or SHA-256 is not the one in bundle.json; copy it anew"
         )
+
+
+def _load(path: pathlib.Path, entry: FileEntry) -> dict[str, np.ndarray]:
+    check_file(path.parent, entry)
     try:
         tensors = load_file(path)
     except SafetensorError as error:
         raise UserError(f"{path} is not a safetensors file: {error}") from None
-    return {name: tensor.astype(np.float32, copy=False) for name, tensor in tensors.items()}
+    return tensors
 
 
-def _split(flat: Mapping[str, Any], itemsize: int, max_bytes: int) -> list[list[str]]:
+def _split(flat: Mapping[str, np.ndarray], max_bytes: int) -> list[list[str]]:
     groups: list[list[str]] = []
     room = 0
     for name, leaf in flat.items():
-        size = leaf.size * itemsize
-        if not groups or size > room:
+        if not groups or leaf.nbytes > room:
             groups.append([])
             room = max_bytes
         groups[-1].append(name)
-        room -= size
+        room -= leaf.nbytes
     return groups

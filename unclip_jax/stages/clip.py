@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Key
 from unclip_jax.config.needs import BatchNeeds
 from unclip_jax.config.schema import ClipModel, RunConfig
 from unclip_jax.core import images, precision
+from unclip_jax.errors import UserError
 from unclip_jax.models import (
     Clip,
     clamp_logit_scale,
@@ -63,15 +64,18 @@ def build(config: RunConfig, model: ClipModel) -> Stage:
     field = f"image_{model.image_size}"
 
     def init(key: Key[Array, ""]) -> Params:
-        size = model.image_size
-        pictures = jnp.zeros((1, size, size, 3))
         tokens = jnp.zeros((1, model.context_length), jnp.int32)
+        if model.towers == "text":
+            return clip.init(key, tokens, method="encode_text")["params"]
+        pictures = jnp.zeros((1, model.image_size, model.image_size, 3))
         return clip.init(key, pictures, tokens)["params"]
 
     def loss(
         params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
     ) -> tuple[Float[Array, " b"], Diagnostics]:
         del frozen, keys  # nothing is frozen, nothing is drawn
+        if model.towers != "both":
+            raise UserError("a CLIP without its image tower can't be trained")
 
         def encode(part: Batch) -> tuple[Array, Array]:
             pictures = images.to_float(part[field])

@@ -213,7 +213,7 @@ def sample_decoder(
     shape = (height, width, 3)
     return draw(
         decoder_network(config, model, params, shape),
-        _conditions(model, clip, frozen, request, (len(keys), height, width)),
+        _conditions(model, clip, frozen, request, (keys.shape[0], height, width)),
         start(plan, config, keys, shape, noise=request.noise, picture=request.picture),
         keys,
         config=config,

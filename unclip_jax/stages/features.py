@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from unclip_jax.config import RunConfig
 from unclip_jax.core import images
+from unclip_jax.errors import UserError
 from unclip_jax.models import Clip, TextFeatures
 from unclip_jax.models.text_tower import token_mask
 from unclip_jax.stages.embedding import Statistics
@@ -19,6 +20,11 @@ def image_embedding(clip: Clip, frozen: Params, batch: Batch) -> Float[Array, "b
     """Raw image embeddings: stored ones if the batch has them, else CLIP's, without gradient."""
     if "image_embedding" in batch:
         return batch["image_embedding"]
+    if "vision" not in frozen["clip"]:
+        raise UserError(
+            "this CLIP has no image tower, so it can't embed the training pictures: import it with "
+            "--image-encoder, or train on stored embeddings (--config.data.embeddings=stored)"
+        )
     pictures = images.to_float(batch[f"image_{clip.image_size}"])
     z = clip.apply({"params": frozen["clip"]}, pictures, method="encode_image")
     return jax.lax.stop_gradient(z)

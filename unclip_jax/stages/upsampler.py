@@ -75,18 +75,6 @@ def build(config: RunConfig, model: UpsamplerModel) -> Stage:
             return fresh(key)
         return {**fresh(key), LAST_STEP: fresh(rng.fold_in_name(key, LAST_STEP))}
 
-    def predict(params: Params, x_t: Array, t: Array, given: dict[str, Array]) -> Array:
-        output = net.apply({"params": params}, x_t, t, **given)
-        if model.last_step == "shared":
-            return output
-        # Both networks would cost twice as much, and few batches hold an example at t = 0.
-        last = jax.lax.cond(
-            jnp.any(t == 0),
-            lambda: net.apply({"params": params[LAST_STEP]}, x_t, t, **given),
-            lambda: output,
-        )
-        return jnp.where((t == 0)[:, None, None, None], last, output)
-
     def loss(
         params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
     ) -> tuple[Float[Array, " b"], Diagnostics]:
@@ -102,7 +90,7 @@ def build(config: RunConfig, model: UpsamplerModel) -> Stage:
             level = {"noise_level": steps / config.diffusion.num_steps}
 
         def network(x_t: Array, t: Array) -> Array:
-            return predict(params, x_t, t, {"low_res": low, **level})
+            return predict(net, model, params, x_t, t, {"low_res": low, **level})
 
         return objective(network, high, keys, frozen)
 
@@ -114,7 +102,7 @@ def build(config: RunConfig, model: UpsamplerModel) -> Stage:
         high = images.to_float(batch[field])
         low = degradation.shrink(high, model.low_size)
         given = condition(config, model, low, keys, make_plan(config).low_noise)
-        return partial(predict, params, given=given), high
+        return partial(predict, net, model, params, given=given), high
 
     def preview(
         params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
@@ -127,6 +115,27 @@ def build(config: RunConfig, model: UpsamplerModel) -> Stage:
 
     needs = BatchNeeds(image_sizes=(model.image_size,))
     return Stage("upsampler", needs, init, loss, preview, memory=objective.memory, task=task)
+
+
+def predict(
+    net: Upsampler,
+    model: UpsamplerModel,
+    params: Params,
+    x_t: Array,
+    t: Array,
+    given: dict[str, Array],
+) -> Array:
+    """The output of the network that draws each example's step."""
+    output = net.apply({"params": params}, x_t, t, **given)
+    if model.last_step == "shared":
+        return output
+    # Both networks would cost twice as much, and few batches hold an example at t = 0.
+    last = jax.lax.cond(
+        jnp.any(t == 0),
+        lambda: net.apply({"params": params[LAST_STEP]}, x_t, t, **given),
+        lambda: output,
+    )
+    return jnp.where((t == 0)[:, None, None, None], last, output)
 
 
 def sample_upsampler(
@@ -178,7 +187,7 @@ def condition(
     """The network's arguments when sampling: the small pictures, noised if it knows noise."""
     if not model.noise_augmentation:
         return {"low_res": low}
-    steps = jnp.full(len(low), noise_steps, jnp.int32)
+    steps = jnp.full(low.shape[:1], noise_steps, jnp.int32)
     low = add_noise(config, low, steps, keys)
     return {"low_res": low, "noise_level": steps / config.diffusion.num_steps}
 

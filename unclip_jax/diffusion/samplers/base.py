@@ -120,4 +120,4 @@ def step_table(timesteps: np.ndarray, **coefficients: np.ndarray) -> dict[str, n
 
 def timestep(row: Row, x: Array) -> Int[Array, " b"]:
     """The row's t for each example."""
-    return jnp.full(len(x), row["t"], jnp.int32)
+    return jnp.full(x.shape[:1], row["t"], jnp.int32)

@@ -1,0 +1,98 @@
+"""A CLIP as a folder that transformers' CLIPModel or open_clip loads from disk."""
+
+import os
+import pathlib
+from typing import Any
+
+from unclip_jax.config.schema import ClipModel
+from unclip_jax.errors import UserError, did_you_mean
+from unclip_jax.generation import TrainedStage
+from unclip_jax.interop import clip_configs
+from unclip_jax.interop.clip_weights import DIALECTS, export_clip
+from unclip_jax.interop.folders import whole_folder
+from unclip_jax.interop.tensor_files import MAX_BYTES, check_dtype, save_indexed
+from unclip_jax.interop.tokenizer_files import write_json, write_tokenizer
+from unclip_jax.models.clip import IMAGE_MEAN, IMAGE_STD
+from unclip_jax.models.text_tower import VOCAB_SIZE
+from unclip_jax.stages.clip import make_clip
+
+# naming -> (file of the config, stem of the weights)
+FILES = {
+    "huggingface": ("config.json", "model"),
+    "open_clip": ("open_clip_config.json", "open_clip_model"),
+}
+
+
+def write_clip_folder(
+    clip: TrainedStage,
+    path: str | os.PathLike[str],
+    dialect: str,
+    *,
+    dtype: str = "float32",
+    max_file_bytes: int = MAX_BYTES,
+) -> None:
+    """Writes a CLIP with config, tokenizer and picture preparation, whole or not at all.
+
+    Args:
+      dialect: "huggingface" or "open_clip".
+
+    Raises:
+      UserError: a CLIP without image tower, or one that the library's class can't be.
+    """
+    check_dtype(dtype)
+    if dialect not in FILES:
+        raise UserError(f"unknown CLIP naming {dialect!r}{did_you_mean(dialect, DIALECTS)}")
+    model: ClipModel = clip.model
+    if model.towers != "both":
+        raise UserError(f"{clip.source}: this CLIP has no image tower, so it is no CLIP for others")
+    if dialect == "huggingface" and model.loss == "sigmoid":
+        raise UserError("transformers' CLIPModel has no logit_bias: export this CLIP for open_clip")
+    file, stem = FILES[dialect]
+    state = export_clip(clip.params, make_clip(model, "float32"), dialect)
+    with whole_folder(pathlib.Path(path), file, "CLIP folder") as fresh:
+        write_json(fresh / file, CONFIGS[dialect](model))
+        save_indexed(state, fresh, stem, dtype=dtype, max_bytes=max_file_bytes)
+        if dialect == "huggingface":
+            write_tokenizer(fresh, model.context_length)
+            write_json(fresh / "preprocessor_config.json", clip_configs.preprocessor_config(model))
+
+
+def _huggingface(model: ClipModel) -> dict[str, Any]:
+    return {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": model.embedding_dim,
+        "text_config": clip_configs.text_config(model),
+        "vision_config": clip_configs.vision_config(model),
+    }
+
+
+def _open_clip(model: ClipModel) -> dict[str, Any]:
+    bias = {"init_logit_bias": -10.0} if model.loss == "sigmoid" else {}
+    return {
+        "model_cfg": {
+            "embed_dim": model.embedding_dim,
+            "quick_gelu": model.activation == "quick_gelu",
+            **bias,
+            "vision_cfg": {
+                "image_size": model.image_size,
+                "patch_size": model.patch_size,
+                "width": model.vision_width,
+                "layers": model.vision_layers,
+                "head_width": model.vision_width // model.vision_heads,
+                "mlp_ratio": clip_configs.mlp_dim(model, "vision") / model.vision_width,
+            },
+            "text_cfg": {
+                "context_length": model.context_length,
+                "vocab_size": VOCAB_SIZE,
+                "width": model.text_width,
+                "heads": model.text_heads,
+                "layers": model.text_layers,
+                "mlp_ratio": clip_configs.mlp_dim(model, "text") / model.text_width,
+            },
+        },
+        "preprocess_cfg": {"mean": list(IMAGE_MEAN), "std": list(IMAGE_STD)},
+    }
+
+
+CONFIGS = {"huggingface": _huggingface, "open_clip": _open_clip}
