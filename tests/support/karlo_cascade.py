@@ -74,8 +74,7 @@ def make_stage(kind, clip=None, *, seed=0, num_steps=100, **model):
     stream = np.random.RandomState(seed)
     params = {}
     for path, leaf in trees.flatten(jax.eval_shape(init, jax.random.key(0))).items():
-        fan_in = 4 if leaf.ndim < 2 or "embedding" in path else np.prod(leaf.shape[:-1])
-        fan_in = leaf.shape[1] if "blocks" in path and leaf.ndim > 2 else fan_in
+        fan_in = _fan_in(path, leaf.shape)
         noise = stream.standard_normal(leaf.shape) / np.sqrt(fan_in)
         # Guidance by 8 of a network with large outputs would amplify rounding as no trained one.
         noise *= OUTPUT_SCALE if path.endswith(("conv_out/kernel", "out/kernel")) else 1
@@ -91,6 +90,16 @@ def make_stage(kind, clip=None, *, seed=0, num_steps=100, **model):
         clip_sha256=clip.weights_sha256 if clip else None,
         statistics={"mean": mean, "std": abs(spread)} if kind == "prior" else None,
     )
+
+
+def _fan_in(path, shape):
+    """Of kernels; small numbers for vectors, so that none is without effect."""
+    layers = shape[:1] if "blocks" in path else ()
+    if "embedding" in path:
+        return 4
+    if not path.endswith("kernel"):
+        return layers[0] if layers else 4
+    return np.prod(shape[len(layers) : -2 if "qkv" in path else -1])
 
 
 def make_cascade(num_steps=100):

@@ -4,9 +4,9 @@
 
 W is frozen and A B starts at zero (B does), so training starts from the base's network. For a
 convolution [h, w, in, out] A has the kernel's window and B mixes channels; q, k and v in one array
-[in, 3, out] share A; layers stacked for a scan have their own A and B each. `adapt` turns a stage into one whose parameters are the adapters
-alone: optimiser, averages and checkpoints are as small as they. `merge` gives a network of the
-base's form, which is what is exported.
+[in, 3, out] share A; layers stacked for a scan have their own A and B each. `adapt` turns a stage
+into one whose parameters are the adapters alone: optimiser, averages and checkpoints are as small
+as they. `merge` gives a network of the base's form, which is what is exported.
 
 Source: Hu et al. 2021 (arXiv 2106.09685).
 """
