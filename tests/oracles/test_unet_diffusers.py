@@ -7,7 +7,6 @@ the recorded vectors hold inputs and outputs only; `UNCLIP_RECORD=1` rewrites th
 
 import os
 import pathlib
-import re
 
 import jax
 import jax.numpy as jnp
@@ -18,77 +17,27 @@ from diffusers import UNet2DConditionModel, UNet2DModel
 from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
 
 from unclip_jax.core import trees
+from unclip_jax.interop import tensor_map
+from unclip_jax.interop.diffusers import names
 from unclip_jax.models import Decoder, UNet, Upsampler
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 VECTORS = pathlib.Path(__file__).parents[1] / "vectors"
 TOLERANCE = 1e-5  # of the largest output
 
-# Renames within one parameter's path; levels and blocks are handled in `diffusers_name`.
-RES_BLOCK = {"time_proj": "time_emb_proj", "skip": "conv_shortcut"}
-ATTENTION = {
-    "norm": "group_norm",
-    "query": "to_q",
-    "key": "to_k",
-    "value": "to_v",
-    "context_key": "add_k_proj",
-    "context_value": "add_v_proj",
-    "out": "to_out.0",
-}
-TOP = {"norm_out": "conv_norm_out"}
-LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
-TEXT_PROJ = {
-    "image/null": "learned_classifier_free_guidance_embeddings",
-    "image/embedding_proj": "clip_image_embeddings_project_to_time_embeddings",
-    "image/tokens_proj": "clip_extra_context_tokens_proj",
-    "text/pooled_proj": "embedding_proj",
-    "text/states_proj": "encoder_hidden_states_proj",
-    "text/states_norm": "text_encoder_hidden_states_norm",
-}
 
-
-def diffusers_name(path: str, levels: int) -> str:
-    """diffusers' name of the U-Net parameter that we call `path`, such as down_0_res_1/conv1/bias.
-
-    diffusers numbers up_blocks from the smallest map, we number levels from the largest.
-    """
-    *layers, leaf = path.split("/")
-    block = re.fullmatch(r"(down|up|mid)_(?:(\d)_)?(res|attention|resample)(?:_(\d))?", layers[0])
-    if not block:
-        return ".".join([TOP.get(layers[0], layers[0]), *layers[1:], LEAVES[leaf]])
-    side, level, kind, index = block.groups()
-    if side == "mid":
-        owner = "mid_block"
-    else:
-        owner = f"{side}_blocks.{level if side == 'down' else levels - 1 - int(level)}"
-    listing = {"res": "resnets", "attention": "attentions", "resample": f"{side}samplers"}[kind]
-    renames = ATTENTION if kind == "attention" else RES_BLOCK
-    return f"{owner}.{listing}.{index or 0}.{renames.get(layers[1], layers[1])}.{LEAVES[leaf]}"
-
-
-def to_torch(leaf: str, value: np.ndarray) -> "torch.Tensor":
-    """Our layout to torch's: HWIO to OIHW, [in, out] to [out, in]."""
-    if leaf == "kernel":
-        value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
-    return torch.from_numpy(np.ascontiguousarray(value))
+def to_torch(entries, params: dict) -> dict[str, "torch.Tensor"]:
+    state = tensor_map.to_theirs(entries, params)
+    return {name: torch.from_numpy(value) for name, value in state.items()}
 
 
 def unet_state(params: dict, levels: int) -> dict[str, "torch.Tensor"]:
-    return {
-        diffusers_name(path, levels): to_torch(path.split("/")[-1], value)
-        for path, value in trees.flatten(params).items()
-    }
+    shapes = {path: value.shape for path, value in trees.flatten(params).items()}
+    return to_torch(names.unet_entries(shapes, levels), params)
 
 
 def text_proj_state(params: dict) -> dict[str, "torch.Tensor"]:
-    state = {}
-    for path, value in trees.flatten({k: params[k] for k in ("image", "text")}).items():
-        if path in TEXT_PROJ:
-            state[TEXT_PROJ[path]] = torch.from_numpy(value)
-        else:
-            owner, leaf = path.rsplit("/", 1)
-            state[f"{TEXT_PROJ[owner]}.{LEAVES[leaf]}"] = to_torch(leaf, value)
-    return state
+    return to_torch(names.text_proj_entries(), params)
 
 
 def random_params(init, seed: int = 0) -> dict:
