@@ -246,12 +246,13 @@ def test_int8_quarters_the_size_and_says_what_it_cost(cascade, written, tmp_path
     assert "What int8 cost" in (tmp_path / "int8" / "README.md").read_text()
 
 
-def test_the_tokenizer_is_clips(written):
+def test_the_tokenizer_is_clips(written, cascade):
     folder = written / "tokenizer"
     vocabulary = json.loads((folder / "vocab.json").read_text())
     assert vocabulary["<|endoftext|>"] == 49407
     assert len((folder / "merges.txt").read_text().splitlines()) == 48895
-    assert json.loads((folder / "tokenizer_config.json").read_text())["model_max_length"] == 77
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    assert settings["model_max_length"] == cascade.clip.model.context_length
 
 
 def test_unknown_dtypes_are_refused(cascade, tmp_path):
