@@ -24,6 +24,7 @@ from unclip_jax.models.transformer import Transformer
 from unclip_jax.parallel import batch_sharding, make_mesh
 from unclip_jax.parallel.collectives import bytes_by_kind, collectives
 from unclip_jax.stages.stage import Stage
+from unclip_jax.training import ema
 from unclip_jax.training.layout import state_shardings
 from unclip_jax.training.state import init_state
 from unclip_jax.training.step import make_train_step
@@ -94,7 +95,7 @@ def start(accumulate=1, stage=None, batch=None, frozen=None, **axes):
             stage,
             tx,
             schedule,
-            ema_decay=0.9,
+            ema_decay=ema.decay_schedule(0.9),
             seed=0,
             mesh=mesh,
             state_shardings=layout,

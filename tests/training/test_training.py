@@ -136,8 +136,10 @@ def test_validation_is_exact_over_a_padded_last_batch(shards, tmp_path):
 
 
 def test_ema_is_the_stated_recurrence():
-    decays = [float(ema.decay_at(jnp.int32(n), 0.99)) for n in (0, 8, 10_000)]
-    np.testing.assert_allclose(decays, [0.1, 0.5, 0.99], rtol=1e-6)
+    at = ema.decay_schedule(0.99)
+    np.testing.assert_allclose([at(jnp.int32(n)) for n in (0, 8, 10_000)], [0.1, 0.5, 0.99], 1e-6)
+    late = ema.decay_schedule(0.99, warmup=False, start=5)
+    np.testing.assert_allclose([late(jnp.int32(n)) for n in (0, 4, 5)], [0, 0, 0.99], 1e-6)
     new = ema.update({"w": jnp.float32(2.0)}, {"w": jnp.float32(4.0)}, jnp.float32(0.75))
     assert float(new["w"]) == 2.5
 

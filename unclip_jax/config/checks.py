@@ -75,6 +75,7 @@ def _durations(c: RunConfig) -> str | None:
         ("train.validate_every", c.train.validate_every),
         ("train.preview.every", c.train.preview.every),
         ("optim.warmup", c.optim.warmup),
+        ("ema.start", c.ema.start),
         ("train.keep_every", c.train.keep_every),
     ):
         if text is not None:

@@ -222,13 +222,20 @@ class Optim:
     beta2: float = 0.999
     eps: float = 1e-8
     clip_norm: float | None = 1.0
+    adaptive_clip: float | None = None  # AGC: longest gradient of a unit / norm of its weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ema:
-    """Exponential moving average of the weights: min(decay, (1 + n) / (10 + n)) at step n."""
+    """Exponential moving average of the weights, n steps after its start.
+
+    With warm-up the decay is min(decay, (1 + n) / (10 + n)); before its start the average follows
+    the weights.
+    """
 
     decay: float = 0.9999
+    warmup: bool = True
+    start: str = "0 steps"
 
 
 @dataclass(frozen=True, kw_only=True)

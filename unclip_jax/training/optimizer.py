@@ -10,8 +10,11 @@ from typing import Any
 
 import jax
 import optax
+from optax import contrib
 
 from unclip_jax.config.schema import Optim
+from unclip_jax.training.clipping import adaptive_clip
+from unclip_jax.training.matrices import muon_dimensions
 
 NEVER_DECAYED = ("bias", "scale")
 
@@ -45,7 +48,7 @@ def decay_mask(params: Any) -> Any:
 
 
 def make_optimizer(config: Optim, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """The gradient transformation of a run: clip by global norm, then the optimiser."""
+    """The gradient transformation of a run: clip by unit and by global norm, then the optimiser."""
     decay: dict[str, Any] = {"weight_decay": config.weight_decay}
     betas = {"b1": config.beta1, "b2": config.beta2}
     builders: dict[str, Callable[[], optax.GradientTransformation]] = {
@@ -54,17 +57,33 @@ def make_optimizer(config: Optim, schedule: optax.Schedule) -> optax.GradientTra
         "adafactor": lambda: optax.adafactor(
             schedule, weight_decay_rate=config.weight_decay or None, weight_decay_mask=decay_mask
         ),
-        "muon": lambda: optax.contrib.muon(
-            schedule,
-            adam_b1=config.beta1,
-            adam_b2=config.beta2,
-            **decay,
-            weight_decay_mask=decay_mask,
-        ),
+        "muon": lambda: _muon(config, schedule),
     }
-    clip = optax.identity() if config.clip_norm is None else _clip(config.clip_norm)
-    return optax.chain(clip, builders[config.name]())
+    clips = []
+    if config.adaptive_clip is not None:
+        clips.append(adaptive_clip(config.adaptive_clip))
+    if config.clip_norm is not None:
+        clips.append(optax.clip_by_global_norm(config.clip_norm))
+    return optax.chain(*clips, builders[config.name]())
 
 
-def _clip(norm: float) -> optax.GradientTransformation:
-    return optax.clip_by_global_norm(norm)
+def _muon(config: Optim, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Muon inside blocks and Nesterov's Adam elsewhere, with one rate and one decay for both.
+
+    Orthogonal updates are scaled to the root mean square of Adam's, 0.2 (Liu et al. 2025, arXiv
+    2502.16982), so that a rate tuned for AdamW serves.
+    """
+    directions = contrib.muon(
+        1.0,
+        adam_b1=config.beta1,
+        adam_b2=config.beta2,
+        eps=config.eps,
+        muon_weight_dimension_numbers=muon_dimensions,
+        consistent_rms=0.2,
+    )
+    return optax.chain(
+        directions,
+        optax.scale(-1.0),  # it has already turned downhill, which the schedule does below
+        optax.add_decayed_weights(config.weight_decay, decay_mask),
+        optax.scale_by_learning_rate(schedule),
+    )

@@ -10,9 +10,11 @@ from jax.sharding import Mesh
 
 from unclip_jax import data
 from unclip_jax.config import RunConfig, to_steps
+from unclip_jax.config.duration import parse_duration
 from unclip_jax.parallel import BATCH_AXES, check_batch_size, make_mesh
 from unclip_jax.stages import with_rows_over
 from unclip_jax.stages.stage import Stage
+from unclip_jax.training import ema
 from unclip_jax.training.begin import Fresh, Initial, place_replicated
 from unclip_jax.training.datasets import held_out_data, training_data
 from unclip_jax.training.layout import state_shardings
@@ -86,7 +88,7 @@ def set_up(
             stage,
             tx,
             schedule,
-            ema_decay=config.ema.decay,
+            ema_decay=_ema_decay(config, len(dataset)),
             seed=config.seed,
             mesh=mesh,
             state_shardings=layout,
@@ -121,6 +123,12 @@ def _steps(config: RunConfig, text: str, dataset_size: int, where: str) -> int:
     return to_steps(
         text, batch_size=config.train.batch_size, dataset_size=dataset_size, where=f"config.{where}"
     )
+
+
+def _ema_decay(config: RunConfig, dataset_size: int) -> ema.DecayAt:
+    amount, _ = parse_duration(config.ema.start, "config.ema.start")
+    start = _steps(config, config.ema.start, dataset_size, "ema.start") if amount else 0
+    return ema.decay_schedule(config.ema.decay, warmup=config.ema.warmup, start=start)
 
 
 def _abstract_state(stage: Stage, tx: optax.GradientTransformation) -> TrainState:

@@ -27,7 +27,7 @@ def make_train_step(
     tx: optax.GradientTransformation,
     schedule: optax.Schedule,
     *,
-    ema_decay: float,
+    ema_decay: ema.DecayAt,
     seed: int,
     mesh: Mesh,
     state_shardings: TrainState,
@@ -58,7 +58,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         if stage.constrain is not None:
             params = stage.constrain(params)
-        decay = ema.decay_at(state.step, ema_decay)
+        decay = ema_decay(state.step)
         metrics = {
             "loss": loss,
             **reduce_diagnostics(diagnostics),
