@@ -1,5 +1,6 @@
 """Whatever ends a run, the same command started again ends with the same parameters."""
 
+import itertools
 import json
 import os
 import signal
@@ -107,7 +108,7 @@ def test_a_live_process_that_stops_is_noticed(toy_runs, undisturbed, tmp_path):
         tmp_path,
         processes=2,
         env_of={1: {"TOY_STALL": "12"}},
-        faults__stall_minutes="0.05",
+        faults__stall_minutes="0.1",
     )
     assert 76 in codes, outputs
     assert set(codes) <= {76, 69, -signal.SIGABRT}, outputs
@@ -150,4 +151,6 @@ def test_a_save_by_minutes_is_the_same_step_everywhere(toy_runs, tmp_path):
     )
     codes, outputs = run.wait()
     assert codes == [0, 0], outputs
-    assert len(steps_of(tmp_path)) >= 3
+    steps = steps_of(tmp_path)
+    assert len(steps) >= 3
+    assert all(later - earlier > 1 for later, earlier in itertools.pairwise(steps[1:]))

@@ -20,6 +20,7 @@ from unclip_jax.config import RunConfig, load_config, to_mapping
 from unclip_jax.config.needs import BatchNeeds
 from unclip_jax.config.schema import ClipModel
 from unclip_jax.core.hashing import weights_hash
+from unclip_jax.data.files import replace_file
 from unclip_jax.errors import UserError
 from unclip_jax.parallel.processes import is_primary
 from unclip_jax.stages import features
@@ -27,7 +28,6 @@ from unclip_jax.stages.clip import make_clip
 from unclip_jax.stages.embedding import DIRECTION_ONLY
 from unclip_jax.training.datasets import training_data, whole
 from unclip_jax.training.restore import load_ema_params
-from unclip_jax.training.workdir import write_atomically
 
 STATISTICS_EXAMPLES = 16_384  # enough for means and variances; more would only cost time
 
@@ -95,7 +95,7 @@ def frozen_parameters(config: RunConfig, clip: FrozenClip, workdir: pathlib.Path
         }
         if is_primary():
             workdir.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(record))
+            replace_file(path, json.dumps(record).encode())
     return {"clip": clip.params} | _as_arrays(record["statistics"])
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 
 from unclip_jax.parallel import Agreement
+from unclip_jax.parallel.processes import is_primary
 from unclip_jax.progress import progress
 from unclip_jax.training.checkpoint import Checkpointer, Progress
 from unclip_jax.training.clock import Clock
@@ -126,7 +127,7 @@ class Loop:
         self._saved = time.monotonic()
         limit = support.plan.time_limit_seconds
         self._over = limit is not None and start.seconds >= limit
-        self._stopped = self._save_now = False
+        self._stopped = self._save_now = self._asked_to_save = False
         self._unevaluated = start.unevaluated
 
     def run(self, train_step: TrainStep, frozen: Any, batches: Iterator[tuple[Any, str]]) -> Ending:
@@ -172,11 +173,13 @@ class Loop:
         return {"total": expected, **self._log.note(self.step, metrics)}
 
     def _exchange_flags(self) -> None:
-        """Time and signals of any process, agreed on by all, so that all stop at the same step."""
+        """Signals and time limits of any process, and the primary's clock for saves by minutes."""
         plan, stop = self._support.plan, self._support.stop
         limit, interval = plan.time_limit_seconds, plan.checkpoint_seconds
         over = limit is not None and self._clock.seconds() >= limit
         due = interval is not None and time.monotonic() - self._saved >= interval
+        due = due and is_primary() and not self._asked_to_save
+        self._asked_to_save |= due
         flags = self._support.agreement.exchange([stop.signal is not None, over, due])
         self._stopped, self._over, self._save_now = flags
 
@@ -211,5 +214,5 @@ class Loop:
         )
         with self._support.phases("save"):
             self._support.checkpointer.save(self.step, self.state, progress)
-        self._saved = time.monotonic()
+        self._saved, self._asked_to_save = time.monotonic(), False
         self._support.ledger.note(self.step, force=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from unclip_jax.training.workdir import write_atomically
+from unclip_jax.data.files import replace_file
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -39,7 +39,7 @@ def write(workdir: pathlib.Path, facts: dict[str, Any]) -> None:
     """Appends this start to `workdir/run.json`, a list with one entry per start."""
     path = workdir / "run.json"
     starts = json.loads(path.read_text()) if path.exists() else []
-    write_atomically(path, json.dumps([*starts, facts], indent=1))
+    replace_file(path, json.dumps([*starts, facts], indent=1).encode())
 
 
 def _git_revision() -> str | None:

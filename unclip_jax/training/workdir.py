@@ -18,6 +18,7 @@ import pathlib
 from typing import Any
 
 from unclip_jax.config import RunConfig, to_mapping
+from unclip_jax.data.files import replace_file
 from unclip_jax.errors import StorageError, UserError
 from unclip_jax.parallel.processes import is_primary
 
@@ -40,7 +41,7 @@ def prepare(config: RunConfig, workdir: pathlib.Path) -> None:
         return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(mine, indent=2))
+        replace_file(path, json.dumps(mine, indent=2).encode())
     except OSError as error:
         raise StorageError(f"can't write the workdir {workdir}: {error.strerror}") from None
 
@@ -48,14 +49,7 @@ def prepare(config: RunConfig, workdir: pathlib.Path) -> None:
 def mark_done(workdir: pathlib.Path, step: int) -> None:
     """Writes done.json: the configured duration is over."""
     if is_primary():
-        write_atomically(workdir / "done.json", json.dumps({"step": step}))
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a small file so that a kill leaves the old one or the new one."""
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text(text)
-    fresh.replace(path)
+        replace_file(workdir / "done.json", json.dumps({"step": step}).encode())
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
