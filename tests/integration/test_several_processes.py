@@ -13,7 +13,7 @@ def assert_equal(a, b):
 
 
 def test_two_processes_train_as_one(toy_runs, undisturbed, shards, tmp_path):
-    """The same parameters, bit for bit, and each shared file written once; validation is exact."""
+    """Parameters and pictures bit for bit, validation exact, each shared file written once."""
     held_out = {"data__validation": str(shards / "val-*.tar"), "train__validate_every": "20 steps"}
     alone = tmp_path / "alone"
     one = toy_runs.start(alone, **held_out)
@@ -28,6 +28,8 @@ def test_two_processes_train_as_one(toy_runs, undisturbed, shards, tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-6)
     facts = json.loads((tmp_path / "two" / "run.json").read_text())
     assert [p["devices"] for p in facts[0]["processes"]] == ["1 x cpu", "1 x cpu"]
+    pictures = [folder / "samples" / "step_0000040.png" for folder in (alone, tmp_path / "two")]
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
     assert "process 1: " in outputs[0]
     assert "process 1: " not in outputs[1]  # said once
 

@@ -44,7 +44,15 @@ def toy_stage():
         poison = jnp.where(jnp.all(x == -1, axis=1), jnp.inf, 1.0)
         return jnp.mean(error**2, axis=1) * poison, {}
 
-    return Stage("toy", BatchNeeds(image_sizes=(16,)), init, loss)
+    def preview(params, frozen, batch, keys):
+        noise = rng.normal(keys, (768,)) @ params["inner"]["w"]
+        shade = jnp.tanh(jnp.mean(noise, axis=1))[:, None, None, None]
+        return {
+            "given": images.to_float(batch["image_16"]),
+            "drawn": shade * jnp.ones((1, 16, 16, 3)),
+        }
+
+    return Stage("toy", BatchNeeds(image_sizes=(16,)), init, loss, preview)
 
 
 def kill_in_phase(phase, number, delay):

@@ -7,27 +7,28 @@ resume from them.
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from unclip_jax.config.schema import Faults
 from unclip_jax.parallel.processes import say
-from unclip_jax.training.begin import FRESH, Beginning, Fresh
+from unclip_jax.training.begin import Beginning
 from unclip_jax.training.checkpoint import Checkpointer, Progress
 from unclip_jax.training.guard import Skip, stop_diverged
-from unclip_jax.training.restore import newest_whole
-from unclip_jax.training.state import TrainState
 
 
 def roll_back(
     limits: Faults,
     workdir: pathlib.Path,
     checkpointer: Checkpointer,
-    target: TrainState,
     progress: Progress,
     skipped: Sequence[Skip],
-    fresh: Fresh,
+    begin_again: Callable[[], Beginning],
 ) -> Beginning:
-    """The newest checkpoint before the first left-out step, or the beginning of the run.
+    """The newest checkpoint before the first left-out step, or what the run began with.
+
+    Args:
+      progress: of the attempt that failed.
+      begin_again: the four rules of `begin.py`, applied to the checkpoints that are left.
 
     Raises:
       Diverged: `limits.max_rollbacks` are used up.
@@ -36,14 +37,16 @@ def roll_back(
         raise stop_diverged(workdir, skipped, progress.rollbacks)
     first, last = skipped[0], skipped[-1]
     checkpointer.forget_after(first[0] - 1)
-    found = newest_whole(workdir, target, checkpointer.steps())
-    checkpointer.look_again()
-    step, state, old = found if found is not None else (0, fresh.state(), FRESH)
+    begun = begin_again()
     say(
         f"warning: {len(skipped)} updates in steps {first[0]} to {last[0]} were not finite: back "
-        f"to step {step}, and on with the data behind them"
+        f"to step {int(begun.state.step)}, and on with the data behind them"
     )
     beyond = dataclasses.replace(
-        old, position=last[2], skipped=(), rollbacks=progress.rollbacks + 1, unevaluated=False
+        begun.progress,
+        position=last[2],
+        skipped=(),
+        rollbacks=progress.rollbacks + 1,
+        unevaluated=False,
     )
-    return Beginning(state, beyond, f"rolled back to step {step}")
+    return dataclasses.replace(begun, progress=beyond, source=f"rolled back, {begun.source}")

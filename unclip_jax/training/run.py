@@ -95,7 +95,12 @@ def _train(
     """(why it ended, at which step); goes back and on again as often as the guard may ask."""
     config, workdir = run.config, run.workdir
     agreement = Agreement(run.mesh)
-    begun = begin(config, workdir, checkpointer, run.target, run.dataset.fingerprint, run.fresh)
+
+    def begin_again() -> Beginning:
+        fingerprint = run.dataset.fingerprint
+        return begin(config, workdir, checkpointer, run.target, fingerprint, run.fresh)
+
+    begun = begin_again()
     while True:
         say(f"parameters: {begun.source}")
         if is_primary():
@@ -106,13 +111,7 @@ def _train(
             return ending, step
         phases.enter("start")
         begun = roll_back(
-            config.faults,
-            workdir,
-            checkpointer,
-            run.target,
-            begun.progress,
-            guard.skipped,
-            run.fresh,
+            config.faults, workdir, checkpointer, begun.progress, guard.skipped, begin_again
         )
 
 
