@@ -61,5 +61,8 @@ $(ORACLES)/.installed: tests/oracles/requirements.txt setup.py
 	$(ORACLES)/bin/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	@touch $@
 
+edit-pictures: $(BIN)/.installed ## the pictures of docs/editing.md, with BUNDLE and DATA
+	$(BIN)/python benchmarks/edit_pictures.py --bundle $(BUNDLE) --data $(DATA) --out docs/images
+
 clean: ## remove what the targets made, but for the demo's results
 	rm -rf $(VENV) .venv-current $(ORACLES) build dist *.egg-info
