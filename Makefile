@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ORACLES ?= .venv-oracles
 
-.PHONY: launch-tests help demo test test-current check golden docs oracles clean slow-tests soak
+.PHONY: launch-tests help demo test test-current check golden docs oracles clean slow-tests soak edit-pictures
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
