@@ -13,7 +13,8 @@ from unclip_jax.generation.prompts import Prompt
 from unclip_jax.generation.results import Edited, Stages
 
 if TYPE_CHECKING:
-    from unclip_jax.generation.pipeline import Keys, Options, Pipeline
+    from unclip_jax.generation.pipeline import Pipeline
+    from unclip_jax.generation.runner import Keys, Options
 
 Picture = UInt8[np.ndarray, "h w 3"]
 

@@ -15,7 +15,8 @@ from unclip_jax.generation.prompts import Prompt
 from unclip_jax.generation.results import Edited
 
 if TYPE_CHECKING:
-    from unclip_jax.generation.pipeline import Options, Pipeline
+    from unclip_jax.generation.pipeline import Pipeline
+    from unclip_jax.generation.runner import Options
 
 
 def guidance_grid(

@@ -31,7 +31,8 @@ from unclip_jax.generation.results import Edited
 from unclip_jax.stages.sampling import Resampling
 
 if TYPE_CHECKING:
-    from unclip_jax.generation.pipeline import Options, Pipeline
+    from unclip_jax.generation.pipeline import Pipeline
+    from unclip_jax.generation.runner import Options
 
 Method = Literal["auto", "trained", "repaint"]
 Mask = Bool[np.ndarray, "h w"]
@@ -124,7 +125,8 @@ def canvas_step(pipeline: "Pipeline") -> int:
     """What the sides of a canvas must be multiples of, so that every stage can halve them."""
     steps = []
     for name, size in pipeline.sizes.items():
-        halvings = 0 if name == "decoder" else pipeline.halvings(name)
+        levels = pipeline.cascade.named()[name].model.multipliers
+        halvings = 0 if name == "decoder" else len(levels) - 1  # the decoder works in tiles
         steps.append(pipeline.final_size // size * 2**halvings)
     return math.lcm(*steps)
 
@@ -165,7 +167,8 @@ def _fill(
 
 
 def _is_shown(pipeline: "Pipeline", method: Method) -> bool:
-    able = pipeline.inpaints
+    decoder = pipeline.cascade.decoder
+    able = decoder is not None and decoder.model.inpainting
     if method not in ("auto", "trained", "repaint"):
         raise UserError(f"method: must be auto, trained or repaint, got {method!r}")
     if method == "trained" and not able:

@@ -23,7 +23,8 @@ from unclip_jax.generation.results import Edited
 from unclip_jax.generation.slerp import slerp
 
 if TYPE_CHECKING:
-    from unclip_jax.generation.pipeline import Options, Pipeline
+    from unclip_jax.generation.pipeline import Pipeline
+    from unclip_jax.generation.runner import Options
 
 
 def interpolate(

@@ -1,18 +1,11 @@
 """From text to pictures: prior, decoder and upsamplers of a cascade, one after another.
 
-Image j of prompt i is drawn with the key
-
-    fold_in(fold_in(key(seed), j), i)
-
-from which each stage derives its own by name. A picture is therefore a function of the weights, the
-seed, its prompt and the two numbers, and not of how many others are drawn, of the batch size or of
-the number of devices (up to the rounding of matrix products, which may depend on shapes: see
-docs/sampling.md for what is exact).
+Which picture comes of which seed is in `keys`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +14,6 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key, UInt8, UInt32
 
 from unclip_jax.config.schema import Mesh as MeshConfig
-from unclip_jax.config.schema import RunConfig
 from unclip_jax.diffusion import Known
 from unclip_jax.errors import UserError
 from unclip_jax.generation import (
@@ -31,7 +23,6 @@ from unclip_jax.generation import (
     inpainting,
     interpolation,
     programs,
-    prompts,
     reconstruction,
     reranking,
     settings,
@@ -39,45 +30,19 @@ from unclip_jax.generation import (
     typographic,
     variations,
 )
-from unclip_jax.generation.batches import (
-    Report,
-    bucket,
-    choose_batch_size,
-    key_data,
-    no_report,
-    run_batched,
-)
-from unclip_jax.generation.cascade import Cascade, TrainedStage
-from unclip_jax.generation.programs import Setup
+from unclip_jax.generation.batches import key_data
+from unclip_jax.generation.cascade import Cascade
+from unclip_jax.generation.keys import image_keys
 from unclip_jax.generation.prompts import Prompt
 from unclip_jax.generation.results import Generated
-from unclip_jax.parallel import ShardingRules, make_mesh
-from unclip_jax.stages import decoder, logical_axes, prior
+from unclip_jax.generation.runner import Keys, Options, Runner
+from unclip_jax.parallel import make_mesh
 from unclip_jax.stages.captions import Captions
 from unclip_jax.stages.decoder import DecoderRequest
-from unclip_jax.stages.sampling import Plan, Resampling, inversion_plan, make_plan
+from unclip_jax.stages.sampling import Resampling, inversion_plan
 from unclip_jax.text import tokenize
 
-MAX_SEED = 2**32 - 1
-CONTEXT_LENGTHS: Mapping[str, Callable[..., int]] = {
-    "prior": prior.context_length,
-    "decoder": decoder.context_length,
-}
-Keys = Key[Array, " n"] | UInt32[np.ndarray, "n k"]
 Program = Literal["stages", "whole"]
-
-
-class Options(TypedDict, total=False):
-    """How to run, for every method that draws.
-
-    sampling: {stage name: {setting: value}} over the stages' own, see `settings`.
-    batch_size: examples at a time, rounded up to a multiple of the devices; see `batches`.
-    report: told of the progress of each stage, see `batches.Report`.
-    """
-
-    sampling: settings.Overrides | None
-    batch_size: int | None
-    report: Report
 
 
 class Pipeline:
@@ -102,11 +67,7 @@ class Pipeline:
             raise UserError(f"program: must be 'stages' or 'whole', got {program!r}")
         self.cascade, self.program = cascade, program
         self.mesh = make_mesh(MeshConfig(), jax.local_devices()) if mesh is None else mesh
-        rules = ShardingRules(self.mesh, logical_axes)
-        self._params = {
-            name: jax.device_put(stage.params, rules.shardings(stage.params))
-            for name, stage in cascade.named().items()
-        }
+        self._runner = Runner(cascade, self.mesh)
 
     def __call__(
         self,
@@ -152,35 +113,26 @@ class Pipeline:
         self, prompts: int, images_per_prompt: int, seed: int
     ) -> UInt32[np.ndarray, "n k"]:
         """`keys` as arrays on the host, which every method takes as well."""
-        if prompts < 1 or images_per_prompt < 1:
-            raise UserError(
-                f"nothing to draw: {prompts} prompts with {images_per_prompt} images each"
-            )
-        if not 0 <= seed <= MAX_SEED:
-            raise UserError(f"seed: must be 0 to {MAX_SEED}, got {seed}")
-        total = prompts * images_per_prompt
-        numbers = np.arange(bucket(total), dtype=np.uint32)
-        owners, images = np.divmod(numbers, np.uint32(images_per_prompt))
-        return np.asarray(programs.image_keys(np.uint32(seed), images, owners))[:total]
+        return image_keys(prompts, images_per_prompt, seed)
 
     def embed_images(
         self, pictures: UInt8[np.ndarray, "n h w 3"], batch_size: int | None = None
     ) -> Float[np.ndarray, "n d"]:
         """Raw CLIP embeddings of pictures of any size; they are cropped to squares."""
-        if self._clip.model.towers != "both":
+        if self._runner.clip.model.towers != "both":
             raise UserError("this CLIP has no image tower: import it with --image-encoder")
-        config = settings.compiled_part(self._clip.config)
-        program = partial(programs.embed_images, self._params_of("clip"), config=config)
-        return self._run("clip", program, [pictures], {"batch_size": batch_size})
+        config = settings.compiled_part(self._runner.clip.config)
+        program = partial(programs.embed_images, self._runner.params("clip"), config=config)
+        return self._runner.run("clip", program, [pictures], {"batch_size": batch_size})
 
     def embed_texts(
         self, captions: Sequence[str], batch_size: int | None = None
     ) -> Float[np.ndarray, "n d"]:
         """Raw CLIP embeddings of captions."""
-        config = settings.compiled_part(self._clip.config)
-        program = partial(programs.embed_texts, self._params_of("clip"), config=config)
-        tokens = tokenize(captions, self._clip.model.context_length)
-        return self._run("clip", program, [tokens], {"batch_size": batch_size})
+        config = settings.compiled_part(self._runner.clip.config)
+        program = partial(programs.embed_texts, self._runner.params("clip"), config=config)
+        tokens = tokenize(captions, self._runner.clip.model.context_length)
+        return self._runner.run("clip", program, [tokens], {"batch_size": batch_size})
 
     def draw_embeddings(
         self,
@@ -191,12 +143,12 @@ class Pipeline:
         **options: Unpack[Options],
     ) -> Float[np.ndarray, "n d"]:
         """The prior: one image embedding per caption and key, in CLIP's space."""
-        setup, config = self._setup("prior", options)
+        setup, config = self._runner.setup("prior", options)
         program = partial(
-            programs.draw_embeddings, setup, config=config, clip_model=self._clip.model
+            programs.draw_embeddings, setup, config=config, clip_model=self._runner.clip.model
         )
         columns = [*self._texts("prior", captions, negative), key_data(keys)]
-        return self._run("prior", program, columns, options)
+        return self._runner.run("prior", program, columns, options)
 
     def decode(
         self,
@@ -228,12 +180,14 @@ class Pipeline:
         if not 0 < strength <= 1:
             raise UserError(f"strength: must be above 0 and at most 1, got {strength}")
         resampling = (resampling or Resampling()) if known is not None else None
-        setup, config = self._setup("decoder", options, strength=strength, resampling=resampling)
+        setup, config = self._runner.setup(
+            "decoder", options, strength=strength, resampling=resampling
+        )
         request = self._request(
             z, captions, negative, noise=noise, picture=picture, known=known, shown=shown
         )
-        program = partial(programs.decode, setup, config=config, clip_model=self._clip.model)
-        return self._run("decoder", program, [request, key_data(keys)], options)
+        program = partial(programs.decode, setup, config=config, clip_model=self._runner.clip.model)
+        return self._runner.run("decoder", program, [request, key_data(keys)], options)
 
     def invert(
         self,
@@ -253,15 +207,18 @@ class Pipeline:
         Args:
           iterations: network calls for each step; more bring the picture back more exactly.
         """
-        setup, config = self._setup("decoder", options)
+        setup, config = self._runner.setup("decoder", options)
         chosen = settings.resolve(self.cascade, options.get("sampling"))["decoder"]
-        plan = inversion_plan(self._stage("decoder").config, chosen, iterations)
+        plan = inversion_plan(self._runner.stage("decoder").config, chosen, iterations)
         program = partial(
-            programs.invert, setup._replace(plan=plan), config=config, clip_model=self._clip.model
+            programs.invert,
+            setup._replace(plan=plan),
+            config=config,
+            clip_model=self._runner.clip.model,
         )
         request = self._request(z, captions, negative, noise=pictures)
         keys = np.zeros((len(pictures), *self.key_data(1, 1, 0).shape[1:]), np.uint32)
-        return self._run("inversion", program, [request, keys], options)
+        return self._runner.run("inversion", program, [request, keys], options)
 
     def upsample(
         self,
@@ -281,13 +238,13 @@ class Pipeline:
           known, resampling: as for `decode`, of the large picture.
           canvas: whether the pictures may be larger than that; they are drawn as a whole.
         """
-        low_size = self._stage(name).model.low_size
+        low_size = self._runner.stage(name).model.low_size
         if pictures.shape[1:] != (low_size, low_size, 3) and not canvas:
             raise UserError(f"{name}: takes pictures of {low_size} px, got {pictures.shape[1:]}")
         resampling = (resampling or Resampling()) if known is not None else None
-        setup, config = self._setup(name, options, resampling=resampling)
+        setup, config = self._runner.setup(name, options, resampling=resampling)
         program = partial(programs.upsample, setup, config=config)
-        return self._run(name, program, [pictures, known, key_data(keys)], options)
+        return self._runner.run(name, program, [pictures, known, key_data(keys)], options)
 
     def upsample_all(
         self, pictures: UInt8[np.ndarray, "n h w 3"], keys: Keys, **options: Unpack[Options]
@@ -316,7 +273,7 @@ class Pipeline:
     @property
     def decoder_size(self) -> int:
         """Side of the decoder's pictures."""
-        return int(self._stage("decoder").model.image_size)
+        return int(self._runner.stage("decoder").model.image_size)
 
     @property
     def final_size(self) -> int:
@@ -327,16 +284,7 @@ class Pipeline:
     def sizes(self) -> dict[str, int]:
         """{stage name: side of its pictures}, in the order they run."""
         names = ["decoder", *self.upsamplers]
-        return {name: int(self._stage(name).model.image_size) for name in names}
-
-    @property
-    def inpaints(self) -> bool:
-        """Whether the decoder was trained to be shown a part of the picture."""
-        return bool(self._stage("decoder").model.inpainting)
-
-    def halvings(self, name: str) -> int:
-        """How often a U-Net halves its pictures."""
-        return len(self._stage(name).model.multipliers) - 1
+        return {name: int(self._runner.stage(name).model.image_size) for name in names}
 
     @property
     def upsamplers(self) -> list[str]:
@@ -355,69 +303,29 @@ class Pipeline:
     def _run_whole(
         self, captions: Sequence[str], keys: Keys, negative: Prompt, options: Options
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        self._stage("prior")
+        self._runner.stage("prior")
         names = [name for name in self.cascade.named() if name != "clip"]
         setups, configs = {}, []
         for name in names:
-            setups[name], config = self._setup(name, options)
+            setups[name], config = self._runner.setup(name, options)
             configs.append((name, config))
         conditioned = [name for name in names if name in ("prior", "decoder")]
         texts = {name: self._texts(name, captions, negative) for name in conditioned}
         program = partial(
-            programs.generate, setups, configs=tuple(configs), clip_model=self._clip.model
+            programs.generate, setups, configs=tuple(configs), clip_model=self._runner.clip.model
         )
-        found = self._run("all stages", program, [texts, key_data(keys)], options)
+        found = self._runner.run("all stages", program, [texts, key_data(keys)], options)
         return found.pop("prior"), {name: found[name] for name in names if name in found}
+
+    def _texts(
+        self, name: str, captions: Sequence[Prompt], negative: Prompt
+    ) -> tuple[Captions, Captions]:
+        return self._runner.texts(name, captions, negative, self.embed_texts)
 
     def _request(
         self, z: np.ndarray | None, captions: Sequence[Prompt], negative: Prompt, **given: Any
     ) -> DecoderRequest:
         drop_image = np.full(len(captions), z is None)
         if z is None:  # any embedding of a length that is not zero: it is dropped
-            z = np.ones((len(captions), self._clip.model.embedding_dim), np.float32)
+            z = np.ones((len(captions), self._runner.clip.model.embedding_dim), np.float32)
         return DecoderRequest(z, drop_image, *self._texts("decoder", captions, negative), **given)
-
-    def _texts(
-        self, name: str, captions: Sequence[Prompt], negative: Prompt
-    ) -> tuple[Captions, Captions]:
-        """What a stage is guided to and away from."""
-        model = self._stage(name).model
-        length = CONTEXT_LENGTHS[name](model, self._clip.model)
-        embed = self.embed_texts if model.text_encoder == "clip" else None
-        encode = partial(prompts.encode, length=length, embed_texts=embed)
-        return encode(captions), encode([negative] * len(captions))
-
-    def _setup(self, name: str, options: Options, **how: Any) -> tuple[Setup, RunConfig]:
-        """A stage's side of a program, and its config, with the settings in force."""
-        stage = self._stage(name)
-        chosen = settings.resolve(self.cascade, options.get("sampling"))[name]
-        plan: Plan = make_plan(stage.config, chosen, **how)
-        frozen = {}
-        if name in ("prior", "decoder"):
-            frozen["clip"] = self._params_of("clip")
-            if stage.statistics is not None:
-                frozen["statistics"] = dict(stage.statistics)
-        setup = Setup(self._params[name], plan, frozen)
-        return setup, settings.compiled_part(stage.config, chosen)
-
-    def _run(self, name: str, program: Any, columns: Sequence[Any], options: Options) -> Any:
-        lengths = [len(jax.tree.leaves(c)[0]) for c in columns if jax.tree.leaves(c)]
-        if len(set(lengths)) > 1 or not lengths[0]:
-            raise UserError(f"{name}: needs one or more of each of its inputs, got {lengths}")
-        size = choose_batch_size(lengths[0], options.get("batch_size"), self.mesh)
-        with options.get("report", no_report)(name, lengths[0]) as advance:
-            return run_batched(program, columns, batch_size=size, mesh=self.mesh, advance=advance)
-
-    def _stage(self, name: str) -> TrainedStage:
-        stages = self.cascade.named()
-        if name not in stages:
-            raise UserError(f"this cascade has no {name}, only {', '.join(stages)}")
-        return stages[name]
-
-    def _params_of(self, name: str) -> Any:
-        self._stage(name)
-        return self._params[name]
-
-    @property
-    def _clip(self) -> TrainedStage:
-        return self._stage("clip")

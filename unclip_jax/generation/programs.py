@@ -48,7 +48,7 @@ class Setup(NamedTuple):
 def image_keys(
     seed: UInt32[Array, ""], images: Int[Array, " n"], prompts: Int[Array, " n"]
 ) -> KeyData:
-    """The keys of images; see `pipeline` for what they are made of."""
+    """The keys of images; see `keys` for what they are made of."""
     root = jax.random.key(seed)
     fold = jax.vmap(jax.random.fold_in)
     keys = fold(jax.vmap(jax.random.fold_in, (None, 0))(root, images), prompts)

@@ -10,7 +10,8 @@ from unclip_jax.generation.pca import PrincipalComponents
 from unclip_jax.generation.results import Edited
 
 if TYPE_CHECKING:
-    from unclip_jax.generation.pipeline import Options, Pipeline
+    from unclip_jax.generation.pipeline import Pipeline
+    from unclip_jax.generation.runner import Options
 
 PAPER_COMPONENTS = (20, 30, 40, 80, 120, 160, 200, 320)
 

@@ -19,7 +19,8 @@ from unclip_jax.generation.results import Edited
 from unclip_jax.generation.slerp import slerp
 
 if TYPE_CHECKING:
-    from unclip_jax.generation.pipeline import Options, Pipeline
+    from unclip_jax.generation.pipeline import Pipeline
+    from unclip_jax.generation.runner import Options
 
 THETAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 

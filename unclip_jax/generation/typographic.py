@@ -16,7 +16,8 @@ from unclip_jax.generation.editing import Picture, as_table, embeddings, numbere
 from unclip_jax.generation.results import Edited
 
 if TYPE_CHECKING:
-    from unclip_jax.generation.pipeline import Options, Pipeline
+    from unclip_jax.generation.pipeline import Pipeline
+    from unclip_jax.generation.runner import Options
 
 
 def typographic_probe(
