@@ -16,12 +16,12 @@ from unclip_jax import stages
 from unclip_jax.config import RunConfig, load_config
 from unclip_jax.config.schema import UpsamplerModel
 from unclip_jax.core.hashing import weights_hash
+from unclip_jax.data.files import replace_file
 from unclip_jax.errors import UserError
 from unclip_jax.parallel.processes import is_primary
 from unclip_jax.training.begin import Initial
 from unclip_jax.training.checkpoint import directory
 from unclip_jax.training.restore import complete_steps, load_params
-from unclip_jax.training.workdir import write_atomically
 
 
 def initial_parameters(config: RunConfig, workdir: pathlib.Path) -> Initial | None:
@@ -41,7 +41,7 @@ def base_parameters(config: RunConfig, workdir: pathlib.Path) -> Any:
     if not path.exists():
         if is_primary():
             workdir.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(record))
+            replace_file(path, json.dumps(record).encode())
     elif json.loads(path.read_text())["sha256"] != record["sha256"]:
         raise UserError(
             f"{workdir} trains adapters of other weights than {config.init.path} now holds: give "
