@@ -58,6 +58,7 @@ class Soak:
             "train.preview.examples": "0",
             "train.keep_checkpoints": "4",
             "faults.heartbeat_seconds": "10",
+            "faults.join_seconds": "30",
             "faults.stall_minutes": "0.4",
         }
         common = {
