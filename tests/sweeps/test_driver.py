@@ -78,6 +78,7 @@ def test_a_broken_trial_is_noted_and_the_others_go_on(sweep_file, tmp_path):
     assert [trial.status for trial in trials] == [DONE, FAILED, DONE]
     assert "ended with code 1" in trials[1].text
     assert "broken" in (trials[1].folder / "launch.log").read_text()
+    assert run(sweep_file("trials=[{'kind': 'broken'}]"), tmp_path / "t")[0] == 1
 
 
 # The driver in a process that dies at the N-th moment at which something is made durable, or just

@@ -36,7 +36,7 @@ from unclip_jax.launch.spec import RunSpec
 from unclip_jax.sweeps.driver import Driver
 from unclip_jax.sweeps.results import as_text, text
 from unclip_jax.sweeps.suggest import Nothing, suggest
-from unclip_jax.sweeps.trials import SweepFolder, Trial, trial_id
+from unclip_jax.sweeps.trials import DONE, SweepFolder, Trial, trial_id
 
 EXIT_INTERRUPTED = 75  # as of `unclip train`: start it again to go on
 
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs what is left of the sweep; exit code 0 when it is over, 75 when it was interrupted."""
+    """Runs what is left of the sweep; exit code 0, 1 if no trial ended well, 75 if interrupted."""
     sweep = _asked_for(args)
     folder = SweepFolder(args.workdir)
 
@@ -88,7 +88,9 @@ def run(args: argparse.Namespace) -> int:
 
         write_results(sweep, folder)
         print(summary(sweep, folder))
-        return 0 if over else EXIT_INTERRUPTED
+        if not over:
+            return EXIT_INTERRUPTED
+        return 0 if any(trial.status == DONE for trial in folder.trials()) else 1
     finally:
         folder.close()
 

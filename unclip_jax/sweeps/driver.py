@@ -119,7 +119,8 @@ class Driver:
             else:
                 self._finish(trial, DONE, value, "")
         else:
-            self._finish(trial, FAILED, None, record.state.text)
+            where = trial.folder / "launch.log"
+            self._finish(trial, FAILED, None, f"{record.state.text}; see {where}")
 
     def _finish(self, trial: Trial, status: str, value: float | None, text: str) -> None:
         trial.finish(status, value, text)
