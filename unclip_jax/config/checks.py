@@ -35,6 +35,8 @@ def _positive(c: RunConfig) -> str | None:
         ("train.batch_size", c.train.batch_size),
         ("train.log_every", c.train.log_every),
         ("train.accumulate", c.train.accumulate),
+        ("train.profile.first_step", _or_one(c.train.profile.first_step)),
+        ("train.profile.steps", c.train.profile.steps),
         ("diffusion.num_steps", c.diffusion.num_steps),
         ("sampling.steps", c.sampling.steps),
         ("sampling.candidates", c.sampling.candidates),
@@ -66,6 +68,10 @@ def _training_data(c: RunConfig) -> str | None:
             f"config.data.lanes={c.data.lanes}"
         )
     return None
+
+
+def _or_one(value: int | None) -> int:
+    return 1 if value is None else value
 
 
 def _durations(c: RunConfig) -> str | None:

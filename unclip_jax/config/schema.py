@@ -11,6 +11,7 @@ from typing import Literal
 StageName = Literal["clip", "prior", "decoder", "upsampler"]
 Activation = Literal["gelu", "quick_gelu"]
 NullText = Literal["learned", "empty"]  # what stands for a dropped caption; "empty": the caption ""
+WriterName = Literal["console", "tensorboard", "wandb", "mlflow"]
 EmbeddingScaleName = Literal["raw", "unit", "paper", "sqrt_dim", "whiten"]
 
 
@@ -240,10 +241,25 @@ class Ema:
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """Pictures drawn during training for the first validation examples, always with one seed."""
+    """Pictures drawn during training for the first validation examples, always with one seed.
+
+    The decoder also draws `prompts` from their text alone, its image embedding dropped.
+    """
 
     examples: int = 8
+    prompts: tuple[str, ...] = ()
     every: str = "1000 steps"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """A trace of `steps` steps from step number `first_step`, in the workdir; None takes none.
+
+    Steps count from the run's beginning; the first of a start are its compilation.
+    """
+
+    first_step: int | None = None
+    steps: int = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,6 +278,8 @@ class Train:
     validate_every: str = "1000 steps"
     validation_batches: int = 16
     preview: Preview = field(default_factory=Preview)
+    writers: tuple[WriterName, ...] = ("tensorboard",)  # beside metrics.jsonl
+    profile: Profile = field(default_factory=Profile)
 
 
 @dataclass(frozen=True, kw_only=True)

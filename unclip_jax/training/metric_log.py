@@ -6,11 +6,19 @@ import jax
 import numpy as np
 
 from unclip_jax.training.clock import Clock
+from unclip_jax.training.startup import Startup
+from unclip_jax.training.throughput import Throughput, memory_peaks
 from unclip_jax.training.writers import MetricWriter
+
+SHOWN = {"loss": "loss", "examples_per_second": "examples/s", "mfu": "MFU"}  # by the progress bar
 
 
 class MetricLog:
-    """Holds the newest step's metrics until the next step is on its way."""
+    """Holds the newest step's metrics until the next step is on its way.
+
+    The first step of a start is the exception: it is waited for, its time goes into the figures of
+    the start, and rates are counted from its end, so that they hold no compilation.
+    """
 
     def __init__(
         self,
@@ -18,19 +26,26 @@ class MetricLog:
         clock: Clock,
         *,
         every: int,
-        batch_size: int,
+        throughput: Throughput,
+        startup: Startup | None = None,
         more: Callable[[], Mapping[str, float]] = dict,
     ):
-        """`more` gives figures of what runs beside the steps (the loader) for each record."""
-        self._writer, self._clock, self._more = writer, clock, more
-        self._every, self._batch_size = every, batch_size
+        self._writer, self._clock, self._every = writer, clock, every
+        self._throughput, self._startup, self._more = throughput, startup, more
         self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
+        self._once: dict[str, float | None] = {}  # for the next record only
         self._steps = 0  # since the last record
 
     def note(self, step: int, metrics: Mapping[str, jax.Array]) -> dict[str, float]:
         """Takes the metrics of a dispatched step; returns what the step before has to show."""
         shown = self._write_pending(force=False)
         self._pending = (step, metrics)
+        if self._startup is not None:
+            jax.block_until_ready(metrics)
+            self._once |= self._startup.figures()
+            self._startup = None
+            self._clock.window()
+            self._steps = -1
         return shown
 
     def flush(self) -> None:
@@ -45,12 +60,21 @@ class MetricLog:
         self._steps += 1
         if step % self._every and not force:
             return {}
-        values = {name: float(np.asarray(value)) for name, value in metrics.items()}
-        length, waiting = self._clock.window()
-        values["examples_per_second"] = self._steps * self._batch_size / length
-        values["data_wait_fraction"] = waiting
-        values["train_seconds"] = self._clock.seconds()
-        values |= self._more()
-        self._steps = 0
+        values: dict[str, float | None] = {
+            name: float(np.asarray(value)) for name, value in metrics.items()
+        }
+        values |= {**self._rates(), **memory_peaks(), **self._more(), **self._once}
+        self._once = {}
         self._writer.scalars(step, values)
-        return {"loss": values["loss"]}
+        shown = {label: values.get(name) for name, label in SHOWN.items()}
+        return {label: value for label, value in shown.items() if value is not None}
+
+    def _rates(self) -> dict[str, float | None]:
+        """Rates since the last record; none for the first step, which no time was counted for."""
+        values: dict[str, float | None] = {"train_seconds": self._clock.seconds()}
+        if self._steps:
+            length, waiting = self._clock.window()
+            values |= self._throughput.figures(self._steps / length)
+            values["data_wait_fraction"] = waiting
+        self._steps = 0
+        return values

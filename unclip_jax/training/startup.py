@@ -1,0 +1,46 @@
+"""What a start costs: seconds to the first step, and how many of them went into compiling."""
+
+import time
+from typing import Self
+
+import jax
+
+_SECONDS = "/jax/core/compile/backend_compile_duration"
+_HIT = "/jax/compilation_cache/cache_hits"
+
+
+class Startup:
+    """A context from a run's start; `figures` is asked once the first step is done.
+
+    JAX reports each compilation to listeners, which are this object's for as long as it is entered.
+    Programs that are found in the persistent cache take little time and are counted.
+    """
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._compiling = 0.0
+        self._hits = 0
+
+    def __enter__(self) -> Self:
+        jax.monitoring.register_event_duration_secs_listener(self._note_seconds)
+        jax.monitoring.register_event_listener(self._note_hit)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._note_seconds)
+        jax.monitoring.unregister_event_listener(self._note_hit)
+
+    def figures(self) -> dict[str, float]:
+        """Seconds since the start and in compilation, and programs taken from the cache."""
+        return {
+            "startup/seconds_to_first_step": time.monotonic() - self._began,
+            "startup/compile_seconds": self._compiling,
+            "startup/cached_programs": float(self._hits),
+        }
+
+    def _note_seconds(self, event: str, duration_secs: float, **_: str | int) -> None:
+        if event == _SECONDS:
+            self._compiling += duration_secs
+
+    def _note_hit(self, event: str, **_: str | int) -> None:
+        self._hits += event == _HIT
