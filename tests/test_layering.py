@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "models": {"core", "diffusion"},
     "data": {"config", "text", "pictures"},
     "stages": {"models", "diffusion", "parallel", "core", "config"},
-    "training": {"stages", "parallel", "core", "data", "config", "pictures"},
+    "training": {"stages", "parallel", "core", "data", "config", "pictures", "text"},
     "generation": {"stages", "models", "diffusion", "parallel", "core", "config", "text"},
     "interop": {"models", "stages", "generation", "core", "config", "text"},
     "evaluation": {"generation", "data", "models", "core"},

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from unclip_jax.cli import environment
 from unclip_jax.cli.config_arguments import split_overrides
 from unclip_jax.errors import UserError, did_you_mean
 
@@ -59,10 +60,17 @@ COMMANDS = {
     "inspect run": ("inspect_run", "show a run's progress, processes and goodput"),
     "inspect shardings": ("inspect_shardings", "print how a run would lie on a mesh"),
 }
+# Commands, by their first word, that compute on devices.
+COMPUTE = ("demo", "embed", "train", "export", "sample", "eval")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command that `argv` names; returns its exit code."""
+    """Runs the command that `argv` names; returns its exit code.
+
+    Without `argv` this is the program itself, which may set up its environment (`environment.py`).
+    """
+    if argv is None and sys.argv[1:2] and sys.argv[1] in COMPUTE:
+        environment.prepare(os.environ)
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(argv)

@@ -22,6 +22,7 @@ from unclip_jax.config import RunConfig, to_mapping
 from unclip_jax.errors import EXIT_STOPPED
 from unclip_jax.parallel.processes import join, together
 from unclip_jax.stages import lora
+from unclip_jax.preflight import abstract_batch, stage_flops
 from unclip_jax.stages.stage import Stage
 from unclip_jax.training.run import train
 
@@ -41,9 +42,17 @@ def run(args: argparse.Namespace) -> int:
         heartbeat=config.faults.heartbeat_seconds,
     )
     with together(cluster):
-        stage, frozen = _stage(config, args.workdir)
+        stage, frozen, flops = _stage(config, args.workdir)
         initial = initial_parameters(config, args.workdir)
-        done = train(config, stage, frozen, args.workdir, initial=initial, cluster=cluster)
+        done = train(
+            config,
+            stage,
+            frozen,
+            args.workdir,
+            initial=initial,
+            cluster=cluster,
+            flops_per_example=flops,
+        )
     return 0 if done else EXIT_STOPPED
 
 
@@ -60,6 +69,15 @@ def _plain_stage(config: RunConfig, workdir: pathlib.Path) -> tuple[Stage, dict[
         return stages.build(config), {}
     clip = load_clip(config.clip.path)
     return stages.build(config, clip.model), frozen_parameters(config, clip, workdir)
+def _stage(config: RunConfig, workdir: pathlib.Path) -> tuple[Stage, dict[str, Any], float]:
+    """(stage, what it reads and does not train, FLOPs of training one example)."""
+    model, frozen = None, {}
+    if config.clip.path is not None:
+        clip = load_clip(config.clip.path)
+        model, frozen = clip.model, frozen_parameters(config, clip, workdir)
+    stage = stages.build(config, model)
+    batch = abstract_batch(stage.needs, config.train.batch_size, model)
+    return stage, frozen, stage_flops(stage, frozen, batch).train
 
 
 def _digest(config: RunConfig) -> str:

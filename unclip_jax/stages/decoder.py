@@ -151,6 +151,20 @@ def build(config: RunConfig, model: DecoderModel, clip_model: ClipModel) -> Stag
         drawn = sample_decoder(config, model, clip, params, frozen, request, keys, plan)
         return {"real": images.to_float(batch[f"image_{size}"]), "from its embedding": drawn}
 
+    def preview_text(
+        params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
+    ) -> dict[str, Array]:
+        no, yes = jnp.zeros(len(keys), bool), jnp.ones(len(keys), bool)
+        request = DecoderRequest(
+            z=jnp.ones((len(keys), clip_model.embedding_dim)),
+            drop_image=yes,
+            captions=Captions(batch["tokens"], no),
+            negative=Captions(batch["tokens"], yes),
+        )
+        plan = make_plan(config)
+        drawn = sample_decoder(config, model, clip, params, frozen, request, keys, plan)
+        return {"from the text alone": drawn}
+
     clip_size = () if stored else (clip_model.image_size,)
     needs = BatchNeeds(
         image_sizes=tuple(sorted({size, *clip_size})),
@@ -158,7 +172,10 @@ def build(config: RunConfig, model: DecoderModel, clip_model: ClipModel) -> Stag
         embeddings=(("image",) if stored else ())
         + (features.stored_text(config, "clip") if reads_clip_text else ()),
     )
-    return Stage("decoder", needs, init, loss, preview, memory=objective.memory, task=task)
+    from_text = None if model.text_encoder == "none" else preview_text
+    return Stage(
+        "decoder", needs, init, loss, preview, from_text, memory=objective.memory, task=task
+    )
 
 
 @partial(

@@ -58,6 +58,8 @@ class Stage:
         None for stages that draw nothing.
       whole_batch: the loss of an example depends on the others, so that it can't be computed part
         after part; `loss` then heeds `train.accumulate` itself.
+      preview_text: the same of a batch that holds nothing but `tokens`; None for stages that need
+        more than a text.
       constrain: parameters after an update -> parameters in their allowed range; None if all are.
       memory: None for stages that remember nothing.
       task: (params, frozen, batch, keys) -> (network, x_0): the denoising that the stage is for,
@@ -69,6 +71,7 @@ class Stage:
     init: Init
     loss: Loss
     preview: Preview | None = None
+    preview_text: Preview | None = None
     constrain: Constrain | None = None
     memory: Memory | None = None
     task: Task | None = None

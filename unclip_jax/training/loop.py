@@ -26,9 +26,12 @@ from unclip_jax.training.goodput import Ledger
 from unclip_jax.training.guard import Guard
 from unclip_jax.training.metric_log import MetricLog
 from unclip_jax.training.phases import Phases
+from unclip_jax.training.profile import ProfileWindow
+from unclip_jax.training.startup import Startup
 from unclip_jax.training.state import TrainState
 from unclip_jax.training.step import TrainStep
 from unclip_jax.training.stop import StopRequest
+from unclip_jax.training.throughput import Throughput
 from unclip_jax.training.writers import MetricWriter
 
 
@@ -91,6 +94,8 @@ class Support:
     ledger: Ledger
     stop: StopRequest
     agreement: Agreement
+    startup: Startup
+    profile: ProfileWindow
 
 
 class Loop:
@@ -111,7 +116,7 @@ class Loop:
         guard: Guard,
         *,
         name: str,
-        batch_size: int,
+        throughput: Throughput,
         loader_metrics: Callable[[], Mapping[str, float]] = dict,
     ):
         self.state, self.step, self.position = state, int(state.step), start.position
@@ -121,7 +126,8 @@ class Loop:
             support.writer,
             self._clock,
             every=support.plan.log_every,
-            batch_size=batch_size,
+            throughput=throughput,
+            startup=support.startup,
             more=loader_metrics,
         )
         self._saved = time.monotonic()
@@ -161,11 +167,13 @@ class Loop:
         """Dispatches a step; returns what the progress line is to show."""
         s, first = self._support, self._support.phases.now.phase == "start"
         s.phases.enter("compile" if first else "step", self.step)
+        s.profile.before_step(self.step + 1)
         self.state, metrics = train_step(self.state, frozen, batch)
         if first:
             jax.block_until_ready(metrics)
         self.step, before, self.position = self.step + 1, self.position, position
         s.phases.enter("step", self.step)
+        s.profile.after_step(self.step, metrics)
         self._exchange_flags()
         self._guard.note(self.step, before, position, metrics["skipped"])
         limit = s.plan.time_limit_seconds

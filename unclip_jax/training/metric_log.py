@@ -16,8 +16,8 @@ SHOWN = {"loss": "loss", "examples_per_second": "examples/s", "mfu": "MFU"}  # b
 class MetricLog:
     """Holds the newest step's metrics until the next step is on its way.
 
-    The first step of a start is the exception: it is waited for, its time goes into the figures of
-    the start, and rates are counted from its end, so that they hold no compilation.
+    The loop waits for the first step of a start. Its time goes into the figures of the start, and
+    rates are counted from its end, so that they hold no compilation.
     """
 
     def __init__(
@@ -27,25 +27,22 @@ class MetricLog:
         *,
         every: int,
         throughput: Throughput,
-        startup: Startup | None = None,
+        startup: Startup,
         more: Callable[[], Mapping[str, float]] = dict,
     ):
         self._writer, self._clock, self._every = writer, clock, every
         self._throughput, self._startup, self._more = throughput, startup, more
         self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
         self._once: dict[str, float | None] = {}  # for the next record only
-        self._steps = 0  # since the last record
+        self._steps = -1  # that rates are counted over: none in the first step
 
     def note(self, step: int, metrics: Mapping[str, jax.Array]) -> dict[str, float]:
         """Takes the metrics of a dispatched step; returns what the step before has to show."""
         shown = self._write_pending(force=False)
         self._pending = (step, metrics)
-        if self._startup is not None:
-            jax.block_until_ready(metrics)
+        if self._steps < 0:
             self._once |= self._startup.figures()
-            self._startup = None
             self._clock.window()
-            self._steps = -1
         return shown
 
     def flush(self) -> None:
@@ -70,7 +67,7 @@ class MetricLog:
         return {label: value for label, value in shown.items() if value is not None}
 
     def _rates(self) -> dict[str, float | None]:
-        """Rates since the last record; none for the first step, which no time was counted for."""
+        """Rates since the last record; none if that was only the first step."""
         values: dict[str, float | None] = {"train_seconds": self._clock.seconds()}
         if self._steps:
             length, waiting = self._clock.window()

@@ -25,11 +25,14 @@ from unclip_jax.training.goodput import Ledger
 from unclip_jax.training.guard import Guard
 from unclip_jax.training.loop import Ending, Hooks, Loop, Support
 from unclip_jax.training.phases import Phases
-from unclip_jax.training.preview import Previewer
+from unclip_jax.training.preview import make_previewer
+from unclip_jax.training.profile import ProfileWindow
 from unclip_jax.training.rollback import roll_back
 from unclip_jax.training.setup import Run, set_up
+from unclip_jax.training.startup import Startup
 from unclip_jax.training.stop import StopRequest
 from unclip_jax.training.storage import storage_errors
+from unclip_jax.training.trackers import open_trackers
 from unclip_jax.training.watchdog import Watchdog
 from unclip_jax.training.writers import MetricWriter, NoWriter
 
@@ -42,6 +45,7 @@ def train(
     *,
     initial: Initial | None = None,
     cluster: Cluster | None = None,
+    flops_per_example: float | None = None,
 ) -> bool:
     """Trains until the config's duration, from where `begin.py` says.
 
@@ -50,25 +54,27 @@ def train(
       workdir: the run's directory, the same for all processes; made if missing.
       initial: what a new run begins with instead of drawn parameters.
       cluster: the processes that were joined, for messages.
+      flops_per_example: of training, for MFU (`preflight.stage_flops`); None leaves that out.
 
     Returns:
       Whether training is complete; False if a signal stopped it (its state is saved).
     """
     phases = Phases()
     with contextlib.ExitStack() as resources:
+        startup = resources.enter_context(Startup())
         resources.enter_context(storage_errors(workdir))
         stop = StopRequest(lambda: jax.process_count() == 1 and phases.before_first_step)
         resources.enter_context(stop)
         workdirs.prepare(config, workdir)
         resources.enter_context(_watchdog(config, phases, workdir))
-        run = set_up(config, stage, frozen, workdir, initial)
+        run = set_up(config, stage, frozen, workdir, initial, flops_per_example)
         resources.enter_context(jax.set_mesh(run.mesh))
         same = {"examples": len(run.dataset), "data fingerprint": run.dataset.fingerprint[:12]}
         everyone = what_each_sees(cluster, same)
         say(report(cluster, everyone))
         checkpointer = Checkpointer(workdir, config.train.keep_checkpoints, run.plan.keep_every)
         resources.callback(checkpointer.close)
-        ending, step = _train(run, checkpointer, phases, stop, everyone)
+        ending, step = _train(run, checkpointer, phases, stop, startup, everyone)
         checkpointer.wait()
         if ending is Ending.COMPLETE:
             workdirs.mark_done(workdir, step)
@@ -90,6 +96,7 @@ def _train(
     checkpointer: Checkpointer,
     phases: Phases,
     stop: StopRequest,
+    startup: Startup,
     everyone: list[dict[str, Any]],
 ) -> tuple[Ending, int]:
     """(why it ended, at which step); goes back and on again as often as the guard may ask."""
@@ -106,7 +113,7 @@ def _train(
         if is_primary():
             run_facts.write(workdir, _facts(run, begun, everyone))
         guard = Guard(config.faults, begun.progress.skipped)
-        ending, step = _attempt(run, begun, guard, checkpointer, phases, stop, agreement)
+        ending, step = _attempt(run, begun, guard, checkpointer, phases, stop, startup, agreement)
         if ending is not Ending.TRIPPED:
             return ending, step
         phases.enter("start")
@@ -122,12 +129,15 @@ def _attempt(
     checkpointer: Checkpointer,
     phases: Phases,
     stop: StopRequest,
+    startup: Startup,
     agreement: Agreement,
 ) -> tuple[Ending, int]:
     """(why it ended, at which step) of training from one beginning."""
     with contextlib.ExitStack() as resources:
-        writer = MetricWriter(run.workdir, int(begun.state.step)) if is_primary() else NoWriter()
+        writer = _writer(run, int(begun.state.step)) if is_primary() else NoWriter()
         resources.callback(writer.close)
+        profile = ProfileWindow(run.config.train.profile, run.workdir)
+        resources.callback(profile.close)
 
         def interrupted() -> bool:
             return agreement.now([stop.signal is not None])[0]
@@ -141,6 +151,8 @@ def _attempt(
             ledger=Ledger(run.workdir if is_primary() else None, phases),
             stop=stop,
             agreement=agreement,
+            startup=startup,
+            profile=profile,
         )
         batches = resources.enter_context(_batches(run, begun.progress))
         loop = Loop(
@@ -149,7 +161,7 @@ def _attempt(
             begun.progress,
             guard,
             name=run.stage.name,
-            batch_size=run.batch_size,
+            throughput=run.throughput,
             loader_metrics=batches.metrics,
         )
         ahead = resources.enter_context(contextlib.closing(_on_device(run, batches)))
@@ -186,14 +198,18 @@ def _on_device(run: Run, batches: data.TrainBatches) -> Any:
     return prefetch(batches, convert)
 
 
+def _writer(run: Run, resume_step: int) -> MetricWriter:
+    trackers = open_trackers(run.config, run.workdir, resume_step)
+    return MetricWriter(run.workdir, resume_step, trackers)
+
+
 def _hooks(run: Run, writer: MetricWriter, interrupted: Any) -> Hooks:
-    if run.held_out is None:
-        return Hooks(validate=None, preview=None)
-    common = (run.config, run.stage, run.frozen, run.held_out)
-    validation = Validation(*common, run.mesh, interrupted)
-    if run.stage.preview is None or not run.config.train.preview.examples:
-        return Hooks(validate=validation, preview=None)
-    return Hooks(validate=validation, preview=Previewer(*common, run.mesh, run.workdir, writer))
+    config, stage, frozen, held_out = run.config, run.stage, run.frozen, run.held_out
+    previewer = make_previewer(config, stage, frozen, held_out, run.mesh, run.workdir, writer)
+    if held_out is None:
+        return Hooks(validate=None, preview=previewer)
+    validation = Validation(config, stage, frozen, held_out, run.mesh, interrupted)
+    return Hooks(validate=validation, preview=previewer)
 
 
 def _facts(run: Run, begun: Beginning, everyone: list[dict[str, Any]]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from unclip_jax.training.loop import Plan
 from unclip_jax.training.optimizer import learning_rate, make_optimizer
 from unclip_jax.training.state import TrainState, init_state
 from unclip_jax.training.step import TrainStep, make_train_step
+from unclip_jax.training.throughput import Throughput
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Run:
       target: shapes and shardings of the state.
       fresh: how a new state is made.
       step: the compiled step.
+      throughput: what turns its rate into figures.
     """
 
     config: RunConfig
@@ -46,6 +48,7 @@ class Run:
     target: TrainState
     fresh: Fresh
     step: TrainStep
+    throughput: Throughput
 
     @property
     def batch_size(self) -> int:
@@ -54,7 +57,12 @@ class Run:
 
 
 def set_up(
-    config: RunConfig, stage: Stage, frozen: Any, workdir: pathlib.Path, initial: Initial | None
+    config: RunConfig,
+    stage: Stage,
+    frozen: Any,
+    workdir: pathlib.Path,
+    initial: Initial | None,
+    flops_per_example: float | None,
 ) -> Run:
     """The run that a config describes, its state not yet made."""
     mesh = make_mesh(config.mesh)
@@ -94,6 +102,7 @@ def set_up(
             state_shardings=layout,
             accumulate=config.train.accumulate,
         ),
+        throughput=Throughput.here(config.train.batch_size, flops_per_example),
     )
 
 

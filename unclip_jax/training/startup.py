@@ -20,6 +20,7 @@ class Startup:
         self._began = time.monotonic()
         self._compiling = 0.0
         self._hits = 0
+        self._told = False
 
     def __enter__(self) -> Self:
         jax.monitoring.register_event_duration_secs_listener(self._note_seconds)
@@ -31,7 +32,13 @@ class Startup:
         jax.monitoring.unregister_event_listener(self._note_hit)
 
     def figures(self) -> dict[str, float]:
-        """Seconds since the start and in compilation, and programs taken from the cache."""
+        """Seconds since the start and in compilation, and programs taken from the cache.
+
+        Only the first call has an answer: a run that is rolled back does not start again.
+        """
+        if self._told:
+            return {}
+        self._told = True
         return {
             "startup/seconds_to_first_step": time.monotonic() - self._began,
             "startup/compile_seconds": self._compiling,

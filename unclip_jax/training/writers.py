@@ -105,7 +105,7 @@ class NoWriter(MetricWriter):
     def __init__(self) -> None:
         pass
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    def scalars(self, step: int, values: Values) -> None:
         """Nothing."""
 
     def image(self, step: int, name: str, picture: np.ndarray) -> None:
