@@ -242,11 +242,14 @@ def test_the_decoder_draws_prompts_from_their_text_alone():
     clip = load_config("clip:tiny").model
     overrides = {"sampling.steps": "2", "data.embeddings": "stored"}
     stage = stages.build(load_config("decoder:tiny", overrides), clip)
-    params = stage.init(jax.random.key(0))
-    noise = lambda x: 0.1 * jax.random.normal(jax.random.key(x.size), x.shape)  # noqa: E731
-    params = jax.tree.map(lambda x: x + noise(x), params)
+
+    def init(key):  # none of it zero, as the last layer is at first
+        noise = lambda x: 0.1 * jax.random.normal(jax.random.fold_in(key, x.size), x.shape)  # noqa: E731
+        return jax.tree.map(lambda x: x + noise(x), stage.init(key))
+
+    params = jax.jit(init)(jax.random.key(0))
     frozen = {
-        "clip": stages.build(load_config("clip:tiny")).init(jax.random.key(1)),
+        "clip": jax.jit(stages.build(load_config("clip:tiny")).init)(jax.random.key(1)),
         "statistics": {"mean": jnp.zeros(16), "std": jnp.ones(16)},
     }
     tokens = jnp.asarray([[49406, 320, 736, 49407] + [0] * 12, [49406, 1774, 49407] + [0] * 13])

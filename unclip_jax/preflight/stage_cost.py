@@ -15,7 +15,7 @@ from jax.extend.core import Literal
 from unclip_jax.core import rng, trees
 from unclip_jax.preflight.flops import Flops, count_flops
 from unclip_jax.preflight.jaxprs import walk
-from unclip_jax.stages.stage import Stage
+from unclip_jax.stages.stage import MEMORY, Stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +61,7 @@ def stage_flops(stage: Stage, frozen: Any, batch: Any) -> Flops:
     def loss(params: Any, frozen: Any, batch: Any, keys: Any) -> Any:
         return stage.loss(params, frozen, batch, keys)[0]
 
+    frozen = _with_memory(stage, frozen)
     return count_flops(loss, params, frozen, batch, _keys(batch)).per(_rows(batch))
 
 
@@ -71,6 +72,7 @@ def _residual_bytes(stage: Stage, params: Any, frozen: Any, batch: Any) -> tuple
         _, pullback = jax.vjp(lambda p: stage.loss(p, frozen, batch, keys)[0], params)
         return jax.tree.leaves(pullback)
 
+    frozen = _with_memory(stage, frozen)
     jaxpr = jax.make_jaxpr(residuals)(batch, _keys(batch), params, frozen).jaxpr
     of_batch = len(jax.tree.leaves(batch)) + 1
     marks = walk(jaxpr, [i < of_batch for i in range(len(jaxpr.invars))], lambda *_: None)
@@ -83,6 +85,11 @@ def _residual_bytes(stage: Stage, params: Any, frozen: Any, batch: Any) -> tuple
     sizes = {var: var.aval.size * var.aval.dtype.itemsize for var in kept}
     activations = sum(size for var, size in sizes.items() if kept[var])
     return activations, sum(sizes.values()) - activations
+
+
+def _with_memory(stage: Stage, frozen: Any) -> Any:
+    """What the loss finds among `frozen` in a training step."""
+    return frozen if stage.memory is None else frozen | {MEMORY: jax.eval_shape(stage.memory.init)}
 
 
 def _keys(batch: Any) -> Any:
