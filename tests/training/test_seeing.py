@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -163,13 +166,26 @@ def test_the_console_shows_a_record_in_one_line(tmp_path, capsys):
     assert any((tmp_path / "tensorboard").iterdir())
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_wandb_gets_scalars_and_pictures_offline(tmp_path, monkeypatch):
-    """The real package, without a network: its own record holds what was logged."""
+WANDB_PROGRAM = """
+import pathlib, sys
+import numpy as np
+from unclip_jax.config import load_config
+from unclip_jax.training.trackers import WandbTracker
+
+tracker = WandbTracker(load_config("upsampler:tiny"), pathlib.Path(sys.argv[1]))
+tracker.scalars(1, {"loss": 0.5})
+tracker.image(1, "samples", np.zeros((4, 6, 3), np.uint8))
+tracker.close()
+"""
+
+
+def test_wandb_gets_scalars_and_pictures_offline(tmp_path):
+    """The real package, without a network and in a process of its own, since it starts others."""
     pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    write_with("wandb", tmp_path)
+    given = dict(os.environ, WANDB_MODE="offline", WANDB_SILENT="true")
+    program = [sys.executable, "-c", WANDB_PROGRAM, str(tmp_path)]
+    done = subprocess.run(program, env=given, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
     name = json.loads((tmp_path / "trackers.json").read_text())["wandb"]
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
     record = (folder / f"run-{name}.wandb").read_bytes()
@@ -196,7 +212,7 @@ def test_mlflow_keeps_one_run_over_restarts(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch, name):
-    monkeypatch.setitem(__import__("sys").modules, name, None)
+    monkeypatch.setitem(sys.modules, name, None)
     config = load_config("upsampler:tiny", {"train.writers": name})
     with pytest.raises(UserError, match=rf"pip install 'unclip_jax\[{name}\]'"):
         open_trackers(config, tmp_path, 0)
@@ -237,6 +253,18 @@ def test_a_run_resumed_behind_the_window_takes_no_profile(tmp_path):
     ProfileWindow(Profile(), tmp_path).before_step(0)
 
 
+def test_the_preview_of_prompts_needs_nothing_but_tokens():
+    clip = load_config("clip:tiny").model
+    stage = stages.build(load_config("decoder:tiny"), clip)
+    params = jax.eval_shape(stage.init, jax.random.key(0))
+    frozen = jax.eval_shape(stages.build(load_config("clip:tiny")).init, jax.random.key(0))
+    keys = rng.example_keys(jax.random.key(0), "preview", 0, 2)
+    tokens = jax.ShapeDtypeStruct((2, 16), jnp.int32)
+    drawn = jax.eval_shape(stage.preview_text, params, {"clip": frozen}, {"tokens": tokens}, keys)
+    assert {k: v.shape for k, v in drawn.items()} == {"from the text alone": (2, 8, 8, 3)}
+
+
+@pytest.mark.slow
 def test_the_decoder_draws_prompts_from_their_text_alone():
     """Other texts give other pictures from the same keys; the image embedding has no part."""
     clip = load_config("clip:tiny").model
