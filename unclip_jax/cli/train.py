@@ -21,8 +21,8 @@ from unclip_jax.cli.initial import base_parameters, initial_parameters
 from unclip_jax.config import RunConfig, to_mapping
 from unclip_jax.errors import EXIT_STOPPED
 from unclip_jax.parallel.processes import join, together
-from unclip_jax.stages import lora
 from unclip_jax.preflight import abstract_batch, stage_flops
+from unclip_jax.stages import lora
 from unclip_jax.stages.stage import Stage
 from unclip_jax.training.run import train
 
@@ -56,19 +56,6 @@ def run(args: argparse.Namespace) -> int:
     return 0 if done else EXIT_STOPPED
 
 
-def _stage(config: RunConfig, workdir: pathlib.Path) -> tuple[Stage, dict[str, Any]]:
-    stage, frozen = _plain_stage(config, workdir)
-    if not config.lora.rank:
-        return stage, frozen
-    base = base_parameters(config, workdir)
-    return lora.adapt(stage, config.lora, base), {**frozen, lora.BASE: base}
-
-
-def _plain_stage(config: RunConfig, workdir: pathlib.Path) -> tuple[Stage, dict[str, Any]]:
-    if config.clip.path is None:
-        return stages.build(config), {}
-    clip = load_clip(config.clip.path)
-    return stages.build(config, clip.model), frozen_parameters(config, clip, workdir)
 def _stage(config: RunConfig, workdir: pathlib.Path) -> tuple[Stage, dict[str, Any], float]:
     """(stage, what it reads and does not train, FLOPs of training one example)."""
     model, frozen = None, {}
@@ -76,6 +63,9 @@ def _stage(config: RunConfig, workdir: pathlib.Path) -> tuple[Stage, dict[str, A
         clip = load_clip(config.clip.path)
         model, frozen = clip.model, frozen_parameters(config, clip, workdir)
     stage = stages.build(config, model)
+    if config.lora.rank:
+        base = base_parameters(config, workdir)
+        stage, frozen = lora.adapt(stage, config.lora, base), {**frozen, lora.BASE: base}
     batch = abstract_batch(stage.needs, config.train.batch_size, model)
     return stage, frozen, stage_flops(stage, frozen, batch).train
 

@@ -56,10 +56,10 @@ class Stage:
       loss: see the module.
       preview: (params, frozen, batch, keys) -> {column label: images [B, H, W, 3] in [-1, 1]};
         None for stages that draw nothing.
-      whole_batch: the loss of an example depends on the others, so that it can't be computed part
-        after part; `loss` then heeds `train.accumulate` itself.
       preview_text: the same of a batch that holds nothing but `tokens`; None for stages that need
         more than a text.
+      whole_batch: the loss of an example depends on the others, so that it can't be computed part
+        after part; `loss` then heeds `train.accumulate` itself.
       constrain: parameters after an update -> parameters in their allowed range; None if all are.
       memory: None for stages that remember nothing.
       task: (params, frozen, batch, keys) -> (network, x_0): the denoising that the stage is for,
