@@ -6,6 +6,7 @@ import pytest
 from unclip_jax.diffusion import (
     GaussianProcess,
     Objective,
+    PredictionType,
     make_schedule,
     split_output,
     training_loss,
@@ -132,7 +133,7 @@ def test_the_bound_trains_the_variance_only(process, batch):
     assert np.all(hybrid[..., 1] != 0)
 
 
-def test_hybrid_loss_in_float64(process, batch):
+def test_hybrid_loss_in_float64(process, batch, claim):
     """Nichol & Dhariwal: L_simple + 0.001 T L_t, L_t = KL in bits, for t > 0; all in numpy."""
     output = 0.3 * jax.random.normal(jax.random.key(3), (3, 2, 2, 2))
     objective = Objective("epsilon", learned_variance=True)
@@ -153,9 +154,32 @@ def test_hybrid_loss_in_float64(process, batch):
         mean_gap = np.sqrt(prev) * beta / (1 - now) * (x0 - x0_hat)
         kl = 0.5 * (np.log(variance / small) + (small + mean_gap**2) / variance - 1)
         vlb = 1000 * kl.mean() / np.log(2)
-        np.testing.assert_allclose(diagnostics["vlb"][row], vlb, rtol=1e-4)
+        source = "float64 numpy"
+        claim.near("term of the bound, T L_t", source, diagnostics["vlb"][row], vlb, bound=1e-4)
         simple = np.mean((epsilon - noise) ** 2)
-        np.testing.assert_allclose(loss[row], simple + 1e-3 * vlb, rtol=1e-5)
+        wanted = simple + 1e-3 * vlb
+        claim.near("hybrid loss L_simple + 0.001 L_vlb", source, loss[row], wanted, bound=1e-5)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_the_bound_reads_every_prediction_as_what_it_is(process, batch, prediction):
+    """The same x_0, said in another way, has the same bound."""
+    x0_hat, variance = 0.9 * batch["x0"], jnp.full_like(batch["x0"], 0.2)
+    source, target = PredictionType.X0, PredictionType(prediction)
+    said = {
+        "x0": x0_hat,
+        prediction: process.convert(x0_hat, source, target, batch["x_t"], batch["t"]),
+    }
+    vlb = {
+        kind: training_loss(
+            process,
+            Objective(kind, learned_variance=True),
+            jnp.concatenate([output, variance], axis=-1),
+            **batch,
+        )[1]["vlb"]
+        for kind, output in said.items()
+    }
+    np.testing.assert_allclose(vlb[prediction], vlb["x0"], rtol=1e-3)
 
 
 def test_half_precision_outputs_are_read_in_float32():

@@ -62,7 +62,7 @@ def test_conversions(process, example, source, target):
     np.testing.assert_allclose(converted, truth[target], rtol=2e-6, atol=2e-5)
 
 
-def test_posterior_is_gaussian_conditioning(process):
+def test_posterior_is_gaussian_conditioning(process, claim):
     """Condition the joint Gaussian of (x_{t-1}, x_t) given x_0 on x_t, without the closed form."""
     schedule, t = process.schedule, np.array([1, 300, 700])
     x0, x_t = np.array([0.3, -0.8, 0.5]), np.array([0.1, 0.4, -1.2])
@@ -82,25 +82,27 @@ def test_posterior_is_gaussian_conditioning(process):
         slope = covariance[0, 1] / covariance[1, 1]
         mean = means[0] + slope * (x_t[i] - means[1])
         variance = covariance[0, 0] - slope * covariance[0, 1]
-        np.testing.assert_allclose(posterior.mean[i, 0], mean, rtol=1e-5)
-        np.testing.assert_allclose(posterior.log_variance[i, 0], np.log(variance), rtol=1e-5)
+        source = "Gaussian conditioning in float64"
+        claim.near("posterior mean", source, posterior.mean[i, 0], mean, bound=1e-5)
+        got = posterior.log_variance[i, 0]
+        claim.near("posterior log variance", source, got, np.log(variance), bound=1e-5)
 
 
-def test_published_variances(process):
+def test_published_variances(process, claim):
     """The constants of diffusers' UnCLIPScheduler tests."""
     zeros = jnp.zeros((3, 1))
     small = process.reverse(zeros, zeros, jnp.array([0, 487, 999]), Variance.FIXED_SMALL)
-    np.testing.assert_allclose(
-        np.exp(0.5 * small.log_variance[1:, 0]), [0.0549625, 0.9994987], atol=1e-6
-    )
+    source = "published constants of UnCLIPScheduler"
+    std, known = np.exp(0.5 * small.log_variance[1:, 0]), [0.0549625, 0.9994987]
+    claim.near("fixed_small standard deviation", source, std, known, bound=1e-6)
     # A raw network value of .5 is the fraction .75.
     learned = process.reverse(
         zeros, zeros, jnp.array([1, 487, 999]), Variance.LEARNED_RANGE, zeros + 0.75
     )
     # They come from float32 arithmetic, which is 8.4e-6 off at step 1 and the last digit at 999.
-    np.testing.assert_allclose(
-        learned.log_variance[:, 0], [-10.1712790, -5.7998052, -0.0010011], rtol=1e-5
-    )
+    known = [-10.1712790, -5.7998052, -0.0010011]
+    np.testing.assert_allclose(learned.log_variance[:, 0], known, rtol=1e-5)
+    claim.near("learned_range log variance", source, learned.log_variance[:, 0], known, bound=1e-5)
 
 
 def test_fixed_large_is_beta_but_for_step_0(process):

@@ -64,12 +64,13 @@ def flow_errors(data, name, counts, schedule=FINE, **options):
         ("plms", {}, 3, 0.001),
     ],
 )
-def test_solver_order(gaussian_data, name, options, order, error):
+def test_solver_order(gaussian_data, name, options, order, error, claim):
     """Twice the steps divide the error by 2^order; and it is small to begin with."""
     errors = flow_errors(gaussian_data, name, [21, 41, 81], **options)
     assert errors[0] < error
     measured = np.log2(errors[:-1] / errors[1:])
-    np.testing.assert_allclose(measured.min(), order, atol=0.25)
+    what = f"{name} converges with order {order} (difference of orders)"
+    claim.within(what, "exact flow of Gaussian data", abs(measured.min() - order), bound=0.25)
 
 
 def test_dpm_solver_does_not_shoot_beyond_its_points(gaussian_data):
@@ -110,11 +111,14 @@ def draw(data, sampler, count=4096):
         ("dpm++2m_sde", {}),
     ],
 )
-def test_stochastic_samplers_reach_mean_and_covariance(gaussian_data, name, options):
+def test_stochastic_samplers_reach_mean_and_covariance(gaussian_data, name, options, claim):
     x_0 = draw(gaussian_data, make_sampler(name, COSINE, 200, **options))
     # Standard errors of 4096 draws: 0.023 for the mean, 2.2 % of the largest variance (2.25).
-    np.testing.assert_allclose(x_0.mean(0), gaussian_data.mean, atol=0.08)
-    np.testing.assert_allclose(np.cov(x_0.T), gaussian_data.covariance, atol=0.17)
+    what = f"{name}: {{}} of 4,096 samples (absolute)"
+    mean_error = np.abs(x_0.mean(0) - gaussian_data.mean).max()
+    claim.within(what.format("mean"), "Gaussian data", mean_error, bound=0.08)
+    covariance_error = np.abs(np.cov(x_0.T) - gaussian_data.covariance).max()
+    claim.within(what.format("covariance"), "Gaussian data", covariance_error, bound=0.17)
 
 
 def test_analytic_variance_is_exact_in_four_steps(isotropic_data):

@@ -26,8 +26,19 @@ VECTORS = np.load(pathlib.Path(__file__).parents[1] / "vectors" / "schedulers.np
 CASES = json.loads(str(VECTORS["cases"]))
 
 
+SCHEDULERS = {
+    **dict.fromkeys([n for n in CASES if n.startswith("unclip")], "UnCLIPScheduler"),
+    "ddpm_large": "DDPMScheduler",
+    **dict.fromkeys(["ddim", "ddim_noisy"], "DDIMScheduler"),
+    "ddim_inversion": "DDIMInverseScheduler",
+    **dict.fromkeys(["dpm_solver", "dpm_solver_sde"], "DPMSolverMultistepScheduler"),
+    "heun": "HeunDiscreteScheduler",
+    "plms": "PNDMScheduler",
+}
+
+
 @pytest.mark.parametrize("name", sorted(CASES))
-def test_every_step(name):
+def test_every_step(name, claim):
     case = CASES[name]
     options = case.get("options", {})
     learned = options.get("variance") == "learned_range"
@@ -54,26 +65,29 @@ def test_every_step(name):
     for i in range(len(noise)):
         row = {column: values[i] for column, values in sampler.table.items()}
         state = step(state, row, noise[i] if sampler.stochastic else None)
-        scale = np.abs(expected[i + 1]).max()
-        np.testing.assert_allclose(
-            state.x, expected[i + 1], rtol=0, atol=1e-5 * scale, err_msg=f"step {i}"
-        )
+        what = f"every step of {case['sampler']} with injected noise"
+        claim.near(what, f"diffusers {SCHEDULERS[name]}", state.x, expected[i + 1], bound=1e-5)
     # PLMS lands on x_0 where diffusers extrapolates: that step is not recorded.
     assert len(sampler) - len(noise) == (name == "plms")
 
 
 @pytest.mark.parametrize("name", ["linear", "scaled_linear", "sigmoid", "squaredcos_cap_v2"])
-def test_betas(name):
+def test_betas(name, claim):
     betas = make_schedule(name).betas
-    np.testing.assert_allclose(betas, VECTORS[f"betas/{name}"], rtol=1e-5, atol=1e-7)
+    wanted = VECTORS[f"betas/{name}"]
+    np.testing.assert_allclose(betas, wanted, rtol=1e-5, atol=1e-7)
+    claim.near(f"betas of {name}", "diffusers (in float32)", betas, wanted, bound=1e-6)
 
 
-def test_zero_terminal_snr():
+def test_zero_terminal_snr(claim):
     schedule = rescale_zero_terminal_snr(make_schedule("scaled_linear"))
     expected = VECTORS["zero_terminal_snr/alpha_bars"]
-    np.testing.assert_allclose(schedule.alpha_bars, expected, rtol=0, atol=2e-6)
+    what = "alpha_bars rescaled to zero terminal SNR"
+    claim.near(what, "diffusers (in float32)", schedule.alpha_bars, expected, bound=2e-6)
 
 
 @pytest.mark.parametrize("count", [2, 7, 15, 25, 27, 50, 64, 250])
-def test_spacing(count):
-    np.testing.assert_array_equal(spaced_timesteps(1000, count), VECTORS[f"timesteps/{count}"])
+def test_spacing(count, claim):
+    wanted = VECTORS[f"timesteps/{count}"]
+    what = "spacing of 2 to 250 steps"
+    claim.equal(what, "diffusers UnCLIPScheduler", spaced_timesteps(1000, count), wanted)

@@ -106,11 +106,12 @@ def test_the_end_of_text_is_found_by_its_id():
         ("ViT-bigG/14", 2_539_567_105),
     ],
 )
-def test_parameter_counts_are_the_published_ones(name, parameters):
+def test_parameter_counts_are_the_published_ones(name, parameters, claim):
     clip = Clip(**CLIP_SIZES[name], scan_layers=True)
     images = jax.ShapeDtypeStruct((1, clip.image_size, clip.image_size, 3), jnp.float32)
     tokens = jax.ShapeDtypeStruct((1, 77), jnp.int32)
-    assert trees.count(jax.eval_shape(clip.init, jax.random.key(0), images, tokens)) == parameters
+    counted = trees.count(jax.eval_shape(clip.init, jax.random.key(0), images, tokens))
+    claim.equal(f"parameters of {name}", "the published weights", counted, parameters)
 
 
 def test_a_sigmoid_clip_starts_from_its_scale_and_bias():

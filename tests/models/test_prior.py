@@ -155,7 +155,7 @@ def test_a_trained_text_encoder_reads_tokens_and_can_be_dropped():
     assert rows_that_change(given | drop, changed | drop, trained=True) == [False] * 3
 
 
-def test_gradients_equal_finite_differences_in_float64():
+def test_gradients_equal_finite_differences_in_float64(claim):
     prior = PriorTransformer(**SIZE, dtype=jnp.float64, param_dtype=jnp.float64)
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
@@ -172,7 +172,9 @@ def test_gradients_equal_finite_differences_in_float64():
 
         h = 1e-6
         (ahead, _), (behind, _), (_, got) = loss(h), loss(-h), loss(0.0)
-    assert float(got) == pytest.approx(float(ahead - behind) / (2 * h), rel=1e-6)
+    measured = float(ahead - behind) / (2 * h)
+    what = "gradient of the prior (float64)"
+    claim.near(what, "finite differences", float(got), measured, bound=1e-6)
 
 
 def test_wrong_text_is_refused():

@@ -43,15 +43,15 @@ def value_and_grads(params, x, **options):
     ("scan_layers", "remat"),
     [(False, "norms"), (False, "full"), (True, "none"), (True, "norms"), (True, "full")],
 )
-def test_scan_and_remat_change_no_output_and_no_gradient(net, plain, scan_layers, remat):
+def test_scan_and_remat_change_no_output_and_no_gradient(net, plain, scan_layers, remat, claim):
     params, x = net
     wanted, (wanted_params, wanted_x) = plain
     given = stack_layers(params) if scan_layers else params
     got, (got_params, got_x) = value_and_grads(given, x, scan_layers=scan_layers, remat=remat)
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)  # noqa: E731
-    close(got, wanted)
-    close(got_x, wanted_x)
-    jax.tree.map(close, unstack_layers(got_params), wanted_params)
+    what = "scanned and rematerialised layers, value and gradients"
+    both = (got, got_x, unstack_layers(got_params)), (wanted, wanted_x, wanted_params)
+    for a, b in zip(*map(jax.tree.leaves, both), strict=True):
+        claim.near(what, "the plain transformer", a, b, bound=1e-5)
 
 
 def test_stacking_keeps_order_and_everything_around_it():
@@ -101,7 +101,7 @@ def test_a_causal_mask_hides_what_comes_later(net):
     assert float(free.min()) > 1e-3
 
 
-def test_gradients_equal_finite_differences_in_float64(net):
+def test_gradients_equal_finite_differences_in_float64(net, claim):
     params, x = stack_layers(net[0]), net[1]
     model = Transformer(**SIZE, scan_layers=True, dtype=jnp.float64, param_dtype=jnp.float64)
     rng = np.random.default_rng(0)
@@ -117,7 +117,9 @@ def test_gradients_equal_finite_differences_in_float64(net):
 
         h = 1e-6
         (ahead, _), (behind, _), (_, got) = loss(h), loss(-h), loss(0.0)
-    assert float(got) == pytest.approx(float(ahead - behind) / (2 * h), rel=1e-7)
+    measured = float(ahead - behind) / (2 * h)
+    what = "gradient of the transformer (float64)"
+    claim.near(what, "finite differences", float(got), measured, bound=1e-7)
 
 
 @pytest.mark.parametrize("x", [-3.0, -0.5, 0.0, 0.7, 2.5])

@@ -125,7 +125,7 @@ def largest_relative(ours, theirs):
 
 @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
 @pytest.mark.parametrize("scan_layers", [False, True])
-def test_embeddings_and_states_equal_the_oracle(case, activation, scan_layers):
+def test_embeddings_and_states_equal_the_oracle(case, activation, scan_layers, claim):
     state, images, tokens, wanted = case[1][activation]
     clip = Clip(**SIZE, activation=activation, scan_layers=scan_layers)
     params = {"params": import_clip(state, clip)}
@@ -136,19 +136,20 @@ def test_embeddings_and_states_equal_the_oracle(case, activation, scan_layers):
         "text_embedding": largest_relative(text.embedding, wanted["text_embedding"]),
         "states": largest_relative(text.states, wanted["states"]),
     }
-    print(case[0], activation, errors)
-    assert max(errors.values()) < 1e-5, errors
+    library = {"open_clip": "open_clip CLIP", "huggingface": "transformers CLIPModel"}[case[0]]
+    what = "CLIP with imported weights: both embeddings and text states"
+    claim.within(what, library, max(errors.values()), bound=1e-5)
     np.testing.assert_array_equal(text.mask, np.arange(10) <= np.array([[3], [9], [6]]))
 
 
-def test_export_is_what_the_oracle_stores(case):
+def test_export_is_what_the_oracle_stores(case, claim):
     state = case[1]["gelu"][0]
     clip = Clip(**SIZE)
     exported = export_clip(import_clip(state, clip), clip, case[0])
     tables = {k for k in state if k.endswith("position_ids")}
     assert set(exported) == set(state) - tables
     for name, value in exported.items():
-        np.testing.assert_array_equal(value, state[name])
+        claim.equal(f"CLIP weights in {case[0]} naming", "its own state_dict", value, state[name])
 
 
 def test_recorded_vectors_are_up_to_date(case):

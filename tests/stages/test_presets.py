@@ -9,9 +9,13 @@ import pytest
 
 from unclip_jax import stages
 from unclip_jax.config import load_config
-from unclip_jax.core import rng, trees
+from unclip_jax.core import trees
+from unclip_jax.parallel import make_mesh
+from unclip_jax.training.ema import decay_schedule
+from unclip_jax.training.layout import state_shardings
 from unclip_jax.training.optimizer import learning_rate, make_optimizer
 from unclip_jax.training.state import init_state
+from unclip_jax.training.step import make_train_step
 
 PRESETS = {
     "clip": (
@@ -42,7 +46,8 @@ def abstract_batch(needs, clip, rows):
 
 
 @pytest.mark.parametrize(("name", "variant"), CASES)
-def test_init_and_step_have_consistent_shapes(name, variant):
+def test_init_and_train_step_have_consistent_shapes(name, variant):
+    """Traced over a mesh of 8 devices, as a run would; nothing is allocated."""
     config, clip, stage = build(name, variant)
     schedule = learning_rate(config.optim, warmup_steps=10, total_steps=100)
     tx = make_optimizer(config.optim, schedule)
@@ -53,14 +58,16 @@ def test_init_and_step_have_consistent_shapes(name, variant):
         "clip": jax.eval_shape(frozen_clip.init, jax.random.key(0)),
         "statistics": {"mean": dim, "std": dim},
     }
-    batch = abstract_batch(stage.needs, clip, rows=2)
-
-    def grads(params, frozen, batch):
-        keys = rng.example_keys(jax.random.key(0), "train", 0, 2)
-        return jax.grad(lambda p: jnp.sum(stage.loss(p, frozen, batch, keys)[0]))(params)
-
-    shapes = jax.eval_shape(grads, state.params, frozen, batch)
-    assert jax.tree.structure(shapes) == jax.tree.structure(state.params)
+    mesh = make_mesh(config.mesh)
+    with jax.set_mesh(mesh):
+        step = make_train_step(
+            stage, tx, schedule, ema_decay=decay_schedule(config.ema.decay), seed=0, mesh=mesh,
+            state_shardings=state_shardings(state, config.mesh, mesh),
+        )  # fmt: skip
+        new, metrics = jax.eval_shape(step, state, frozen, abstract_batch(stage.needs, clip, 8))
+    shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)  # noqa: E731
+    assert shapes(new) == shapes(state)
+    assert {m.shape for m in metrics.values()} == {()}
     for path, leaf in trees.flatten(state.params).items():
         assert leaf.dtype == np.float32, path
 

@@ -7,7 +7,7 @@ config.json beside them, or from the options.
 
 Example:
   unclip import clip --weights clip-vit-large-patch14 --out clip-l14
-  unclip import clip --weights ViT-L-14.pt --activation quick_gelu --out clip-l14
+  unclip import clip --weights vit_l14.safetensors --activation quick_gelu --out clip-l14
 """
 
 import argparse

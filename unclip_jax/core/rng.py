@@ -45,4 +45,4 @@ def example_keys(
 
 def normal(keys: Key[Array, " b"], shape: tuple[int, ...]) -> Array:
     """Standard normal float32 noise [B, *shape]; row i comes from keys[i] alone."""
-    return jax.vmap(lambda k: jax.random.normal(k, shape))(keys)
+    return jax.vmap(lambda k: jax.random.normal(k, shape, jnp.float32))(keys)

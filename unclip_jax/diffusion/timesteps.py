@@ -79,4 +79,5 @@ def update_second_moments(
 
 
 def _uniform(keys: Key[Array, " b"]) -> Float[Array, " b"]:
-    return jax.vmap(jax.random.uniform)(fold_in_name(keys, "timestep"))
+    draw = lambda key: jax.random.uniform(key, dtype=jnp.float32)  # noqa: E731
+    return jax.vmap(draw)(fold_in_name(keys, "timestep"))

@@ -18,7 +18,8 @@ Arguments = dict[str, Array]
 
 def flags(keys: Key[Array, " b"], name: str, probability: float) -> Bool[Array, " b"]:
     """True with the given probability, from each example's own key and the condition's name."""
-    return jax.vmap(jax.random.bernoulli, (0, None))(rng.fold_in_name(keys, name), probability)
+    chance = jnp.float32(probability)
+    return jax.vmap(jax.random.bernoulli, (0, None))(rng.fold_in_name(keys, name), chance)
 
 
 def empty_captions(count: int, length: int) -> Int[Array, "count length"]:

@@ -62,7 +62,8 @@ class DiffusionLoss:
         if self.time_sampler == "importance" and memory is not None:
             return sample_important_timesteps(keys, importance_weights(memory))
         kind = "uniform" if self.time_sampler == "importance" else self.time_sampler
-        return sample_timesteps(keys, self.process.num_steps, kind), jnp.ones(len(keys))
+        t = sample_timesteps(keys, self.process.num_steps, kind)
+        return t, jnp.ones(t.shape, jnp.float32)
 
     @property
     def memory(self) -> Memory | None:

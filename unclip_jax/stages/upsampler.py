@@ -209,7 +209,7 @@ def corrupt(
     if model.corruption == "none":
         return low
     key = rng.fold_in_name(keys, "blur")
-    chosen = jax.vmap(jax.random.bernoulli, (0, None))(key, model.blur_probability)
+    chosen = jax.vmap(jax.random.bernoulli, (0, None))(key, jnp.float32(model.blur_probability))
     blurred = degradation.blur(low, model.blur_sigma)
     return jnp.where(chosen[:, None, None, None], blurred, low)
 
