@@ -16,6 +16,9 @@ from unclip_jax.interop import read_bundle
 from unclip_jax.interop.diffusers import write_folder
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def karlo(tmp_path_factory):
     """The bundle of karlo's folders, and a file with the decoder's settings."""
@@ -97,9 +100,8 @@ def test_adapters_change_attention_alone_and_are_merged(karlo, shards, tmp_path)
         assert np.linalg.matrix_rank(delta.astype(np.float64), tol=1e-5) <= 2, path
     assert found.decoder.config.lora.rank == 0
     assert found.decoder.provenance["lora_rank"] == 2
-    checkpoint = sum(f.stat().st_size for f in (work / "checkpoints").rglob("*") if f.is_file())
-    whole = sum(v.nbytes for v in trees.flatten(original.decoder.params).values())
-    assert checkpoint < whole
+    run = json.loads((work / "run.json").read_text())[-1]
+    assert 0 < run["parameters"] < original.decoder.parameter_count / 10
 
     # It resumes, and refuses another base.
     assert train(karlo, shards, work, "--config.lora.rank=2", "--config.lora.alpha=4", steps=3) == 0

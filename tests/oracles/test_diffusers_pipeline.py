@@ -102,14 +102,14 @@ def test_with_all_of_karlos_timesteps(tmp_path):
 
 
 def test_our_pipeline_draws_their_pictures(pipe, tmp_path):
-    """The folder that diffusers writes, of networks that it initialised."""
+    """The folder that diffusers writes, of networks with other weights."""
     generator = torch.Generator().manual_seed(0)
     networks = (pipe.prior, pipe.text_proj, pipe.decoder, pipe.super_res_first, pipe.super_res_last)
     before = [p.clone() for network in networks for p in network.parameters()]
     with torch.no_grad():
         for network in networks:
             for p in network.parameters():
-                p.add_(0.02 * torch.randn(p.shape, generator=generator))
+                p.mul_(1 + 0.2 * torch.randn(p.shape, generator=generator))
     pipe.save_pretrained(tmp_path / "theirs")
     theirs = text_to_image(pipe)
     imported = read_folder(tmp_path / "theirs")
