@@ -15,7 +15,6 @@ from unclip_jax.core import trees
 from unclip_jax.interop import read_bundle
 from unclip_jax.interop.diffusers import write_folder
 
-
 pytestmark = pytest.mark.slow
 
 
