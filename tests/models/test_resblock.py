@@ -55,7 +55,7 @@ def norm_silu(x, params, modulation=(0.0, 0.0)):
 
 @pytest.mark.parametrize("scale_shift", [True, False])
 @pytest.mark.parametrize("resample", ["none", "down", "up"])
-def test_equals_the_formula_in_float64(random_params, scale_shift, resample):
+def test_equals_the_formula_in_float64(random_params, scale_shift, resample, claim):
     x, embedding = arguments()
     block = ResBlock(4, resample, scale_shift, groups=2)
     params = random_params(lambda: block.init(jax.random.key(0), x, embedding))
@@ -73,7 +73,7 @@ def test_equals_the_formula_in_float64(random_params, scale_shift, resample):
     )
     wanted = skip @ p["skip"]["kernel"][0, 0] + p["skip"]["bias"] + convolve(h, **p["conv2"])
     got = block.apply({"params": params}, x, embedding)
-    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    claim.near("residual block", "loops over taps in float64", got, wanted, bound=1e-5)
 
 
 def test_a_rows_mask_depends_on_its_key_alone():

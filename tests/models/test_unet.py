@@ -104,7 +104,7 @@ def test_space_to_depth_keeps_blocks_together_and_inverts():
     np.testing.assert_array_equal(depth_to_space(folded, 2), x)
 
 
-def test_published_sizes():
+def test_published_sizes(claim):
     """karlo's decoder and upsampler to the last parameter, and the paper's rounded sizes."""
     t = jax.ShapeDtypeStruct((1,), jnp.int32)
 
@@ -114,12 +114,16 @@ def test_published_sizes():
         init = lambda x, t, c: net.init(jax.random.key(0), x, t, context=c)  # noqa: E731
         return trees.count(jax.eval_shape(init, x, t, context))
 
+    sizes = []
     upsampler = functools.partial(UNet, attention_factors=(), mid_attention=False)
-    assert count(UNet(6, 320), 3, context=1536) == 885_439_686
-    assert count(upsampler(3, 320, scale_shift=False), 6) == 691_579_523
-    assert count(upsampler(3, 320), 6) == 729_702_083  # the same net with scale and shift
-    assert count(UNet(6, 512), 3, context=2048) == 2_238_164_486
-    assert count(upsampler(6, 192, (1, 1, 2, 2, 4, 4), 2), 6) == 282_064_326
+    sizes.append((count(UNet(6, 320), 3, context=1536), 885_439_686))
+    sizes.append((count(upsampler(3, 320, scale_shift=False), 6), 691_579_523))
+    sizes.append((count(upsampler(3, 320), 6), 729_702_083))  # the same net with scale and shift
+    sizes.append((count(UNet(6, 512), 3, context=2048), 2_238_164_486))
+    sizes.append((count(upsampler(6, 192, (1, 1, 2, 2, 4, 4), 2), 6), 282_064_326))
+    counted, known = zip(*sizes, strict=True)
+    what = "parameters of karlo's and the paper's U-Nets"
+    claim.equal(what, "diffusers, and the paper's rounded sizes", counted, known)
 
 
 def test_a_new_network_predicts_zero_at_any_size_that_can_be_halved():
@@ -148,7 +152,7 @@ def params_of(net, random_params):
     return random_params(lambda: net.init(jax.random.key(0), **inputs()))
 
 
-def test_gradients_equal_finite_differences_in_float64(random_params):
+def test_gradients_equal_finite_differences_in_float64(random_params, claim):
     """One random direction in the space of all parameters; every parameter has a gradient."""
     with jax.enable_x64(True):
         loss, net = loss_of(dtype=jnp.float64, param_dtype=jnp.float64, **ONE_LEVEL)
@@ -163,7 +167,8 @@ def test_gradients_equal_finite_differences_in_float64(random_params):
             for h in (-1e-5, 1e-5)
         ]
         slope = sum(jax.tree.leaves(jax.tree.map(lambda g, d: (g * d).sum(), gradient, direction)))
-        np.testing.assert_allclose((shifted[1] - shifted[0]) / 2e-5, slope, rtol=1e-7)
+        what, measured = "gradient of the U-Net (float64)", (shifted[1] - shifted[0]) / 2e-5
+        claim.near(what, "finite differences", slope, measured, bound=1e-7)
         silent = [k for k, g in trees.flatten(gradient).items() if not jnp.abs(g).max() > 0]
         # A softmax does not see a constant added to all of its logits, which a key's bias is
         # where there is no context; here it shifts some of them.
