@@ -6,8 +6,6 @@ That imported weights compute the right embeddings is shown in tests/models/test
 import functools
 import json
 import pathlib
-import sys
-import types
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +26,7 @@ def recording(dialect):
     recorded = np.load(VECTORS / f"clip_{dialect}.npz")
     names = [k for k in recorded if k.startswith("weights/")]
     state = {k.removeprefix("weights/"): recorded[k].astype(np.float32) for k in names}
-    return Clip(**json.loads(str(recorded["size"]))), state
+    return Clip(**json.loads(str(recorded["size"])), scan_layers=False), state
 
 
 def assert_equal_trees(a, b):
@@ -71,13 +69,14 @@ def test_layouts_of_tensors_by_hand():
     conv = params["vision"]["patch_embedding"]["kernel"]
     assert conv[1, 2, 0, 3] == state["visual.conv1.weight"][3, 0, 1, 2]
     qkv = params["text"]["transformer"]["block_1"]["qkv"]["kernel"]
-    assert qkv[5, 20] == state["transformer.resblocks.1.attn.in_proj_weight"][20, 5]
+    # width 16: rows 16..31 are the keys
+    assert qkv[5, 1, 4] == state["transformer.resblocks.1.attn.in_proj_weight"][20, 5]
     assert params["text_projection"]["kernel"][3, 4] == state["text_projection"][3, 4]
     clip, state = recording("huggingface")
     params = import_clip(state, clip)
     qkv = params["text"]["transformer"]["block_1"]["qkv"]["kernel"]
     keys = state["text_model.encoder.layers.1.self_attn.k_proj.weight"]
-    assert qkv[5, 16 + 4] == keys[4, 5]  # width 16: columns 16..31 are the keys
+    assert qkv[5, 1, 4] == keys[4, 5]
     assert params["text_projection"]["kernel"][3, 4] == state["text_projection.weight"][4, 3]
 
 
@@ -144,17 +143,3 @@ def test_safetensors_files_are_read(tmp_path):
     read = read_state_dict(tmp_path / "clip.safetensors")
     assert set(read) == set(state)
     np.testing.assert_array_equal(read["visual.proj"], half["visual.proj"])
-
-
-def test_files_that_cannot_be_read_safely_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="is no weights file"):
-        read_state_dict(tmp_path / "clip.npz")
-    with pytest.raises(UserError, match="does not exist"):
-        read_state_dict(tmp_path / "clip.safetensors")
-    (tmp_path / "clip.pt").write_bytes(b"")
-    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
-    with pytest.raises(UserError, match="needs torch"):
-        read_state_dict(tmp_path / "clip.pt")
-    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(__version__="2.5.1+cpu"))
-    with pytest.raises(UserError, match=r"torch 2\.5\.1\+cpu cannot read pickles safely"):
-        read_state_dict(tmp_path / "clip.pt")

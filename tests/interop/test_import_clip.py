@@ -26,7 +26,7 @@ SIZE = {
 
 @pytest.fixture(scope="module")
 def clip():
-    net = Clip(**SIZE)
+    net = Clip(**SIZE, scan_layers=False)
     images, tokens = jnp.zeros((1, 16, 16, 3)), jnp.zeros((1, 8), jnp.int32)
     return net, jax.jit(net.init)(jax.random.key(0), images, tokens)["params"]
 

@@ -124,6 +124,41 @@ def test_padding_of_captions_is_not_seen(network):
     assert rows_that_change(apply, given, noisy) == [False, False]
 
 
+def test_without_a_mask_every_text_token_is_seen(network):
+    text_encoder, apply = network
+    if text_encoder == "trained":
+        pytest.skip("the tower makes its own mask")
+    given = inputs()
+    everything = apply(given | {"text_mask": np.ones((2, LENGTH), bool)})
+    np.testing.assert_array_equal(apply(given | {"text_mask": None}), everything)
+    assert (apply(given) != everything).any()
+
+
+@pytest.mark.parametrize("padding", ["learned", "mask"])
+def test_the_trained_tower_decides_whether_padding_is_context(random_params, padding):
+    """The decoder, put together by hand: learned padding is attended to, other padding is not."""
+    unet = UNet(2, 8, (1,), 1, (1,), head_dim=4, norm_groups=4)
+    tower = TextTower(8, 1, 2, LENGTH, vocab_size=32, eot_id=31, padding=padding)
+    decoder = Decoder(unet, 8, text_encoder="trained", text_tower=tower, pooled_text=False)
+    given = inputs(text_encoder="trained")
+    params = random_params(lambda: decoder.init(jax.random.key(0), **given))
+    got = jit(lambda given: decoder.apply({"params": params}, **given))(given)
+
+    z = ImageConditioning(8, unet.embedding_width)
+    tokens, embedding = z.apply({"params": params["image"]}, given["image_embedding"], None)
+    text = tower.apply({"params": params["text_tower"]}, given["tokens"])
+    visible = np.ones((2, LENGTH), bool) if padding == "learned" else np.asarray(text.mask)
+    wanted = jit(unet.apply)(
+        {"params": params["unet"]},
+        given["x_t"],
+        given["t"],
+        embedding=embedding,
+        context=jnp.concatenate([tokens, text.states], axis=1),
+        context_mask=np.concatenate([np.ones((2, 4), bool), visible], axis=1),
+    )
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_a_dropped_image_is_the_null_embedding(random_params):
     for null_image in ("learned", "zeros"):
         decoder = make("none", null_image=null_image)

@@ -97,6 +97,11 @@ def test_factors_count_the_stem():
     assert names["conv_out"]["kernel"].shape == (3, 3, 8, 8)
 
 
+def test_a_factor_that_no_level_has_is_an_error():
+    with pytest.raises(UserError, match=r"attention_factors \[4, 8\] are not among .* \[1, 2\]"):
+        shapes(attention_factors=(2, 4, 8))
+
+
 def test_space_to_depth_keeps_blocks_together_and_inverts():
     x = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3).astype(np.float32)
     folded = space_to_depth(jnp.asarray(x), 2)

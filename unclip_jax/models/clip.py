@@ -164,7 +164,7 @@ class Clip(nn.Module):
     activation: str = "gelu"
     initial_logit_scale: float = INITIAL_LOGIT_SCALE
     initial_logit_bias: float | None = None
-    scan_layers: bool = False
+    scan_layers: bool = True
     remat: str = "none"
     attention: str = "auto"
     dtype: DTypeLike = jnp.float32

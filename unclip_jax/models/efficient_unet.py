@@ -29,7 +29,7 @@ from unclip_jax.errors import UserError
 from unclip_jax.models.embeddings import TimeEmbedding
 from unclip_jax.models.normalization import GroupNorm
 from unclip_jax.models.resize import upsample
-from unclip_jax.models.unet_blocks import Block, block_makers
+from unclip_jax.models.unet_blocks import Block, block_makers, check_attention_factors
 
 LECUN: Initializer = nn.initializers.lecun_normal()
 SKIP_SCALE = 2**-0.5
@@ -128,7 +128,11 @@ class EfficientUNet(nn.Module):
         return h
 
     def _attends(self, level: int) -> bool:
-        return 2 ** (level + 1) in self.attention_factors
+        return self._factors[level] in self.attention_factors
+
+    @property
+    def _factors(self) -> list[int]:
+        return [2 ** (level + 1) for level in range(len(self.multipliers))]
 
     def _conv(
         self, name: str, features: int, stride: int = 1, kernel_init: Initializer = LECUN
@@ -151,6 +155,7 @@ class EfficientUNet(nn.Module):
                 f"efficient U-Net: {len(self.depths)} depths for {len(self.multipliers)} "
                 "multipliers; give one depth per level"
             )
+        check_attention_factors(self.attention_factors, self._factors)
         height, width = x.shape[1:3]
         if height % self.down_factor or width % self.down_factor:
             raise UserError(

@@ -29,7 +29,7 @@ from unclip_jax.errors import UserError
 from unclip_jax.models.embeddings import TimeEmbedding
 from unclip_jax.models.normalization import GroupNorm
 from unclip_jax.models.resize import depth_to_space, space_to_depth
-from unclip_jax.models.unet_blocks import Block, block_makers
+from unclip_jax.models.unet_blocks import Block, block_makers, check_attention_factors
 
 LECUN: Initializer = nn.initializers.lecun_normal()
 
@@ -102,8 +102,10 @@ class UNet(nn.Module):
           dropout_keys: one key per example; None switches dropout off.
 
         Raises:
-          UserError: if the image size is not divisible by `down_factor`.
+          UserError: if the image size is not divisible by `down_factor`, or attention is wanted at
+            a factor that no level has.
         """
+        check_attention_factors(self.attention_factors, self._factors)
         self._check_size(x)
         time = TimeEmbedding(
             self.channels, self.embedding_width, name="time_embedding", **self._dtypes()
@@ -150,7 +152,11 @@ class UNet(nn.Module):
         return h
 
     def _attends(self, level: int) -> bool:
-        return self.space_to_depth * 2**level in self.attention_factors
+        return self._factors[level] in self.attention_factors
+
+    @property
+    def _factors(self) -> list[int]:
+        return [self.space_to_depth * 2**level for level in range(len(self.multipliers))]
 
     def _conv(self, name: str, features: int, kernel_init: Initializer = LECUN) -> nn.Conv:
         return nn.Conv(features, (3, 3), kernel_init=kernel_init, name=name, **self._dtypes())

@@ -6,11 +6,22 @@ from typing import Protocol
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
+from unclip_jax.errors import UserError
 from unclip_jax.models.remat import rematerialised
 from unclip_jax.models.resblock import ResBlock
 from unclip_jax.models.spatial_attention import SpatialAttention
 
 Block = Callable[..., Array]
+
+
+def check_attention_factors(wanted: tuple[int, ...], levels: list[int]) -> None:
+    """Raises UserError if attention is wanted at a downsampling factor that no level has."""
+    missing = sorted(set(wanted) - set(levels))
+    if missing:
+        raise UserError(
+            f"attention_factors {missing} are not among the downsampling factors of the U-Net's "
+            f"levels, {levels}; a factor is image size / map size"
+        )
 
 
 class BlockSettings(Protocol):
