@@ -12,6 +12,10 @@ from unclip_jax.errors import UserError
 from unclip_jax.interop.foreign import read_state_dict
 
 
+# TorchScript, which OpenAI published CLIP as, is deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
 class Evil:
     """Unpickled, it makes a file."""
 
