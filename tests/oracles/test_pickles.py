@@ -11,7 +11,6 @@ import torch
 from unclip_jax.errors import UserError
 from unclip_jax.interop.foreign import read_state_dict
 
-
 # TorchScript, which OpenAI published CLIP as, is deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
