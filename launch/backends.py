@@ -85,7 +85,7 @@ BACKENDS = {
         place=gcp_tpu.TpuPlace,
         check=gcp_tpu.check,
         processes=lambda spec: gcp_tpu.hosts_of(spec.get("accelerator", "")),
-        extras="tpu",
+        extras="tpu,gcs",
         group="tpu",
     ),
     "gke": Backend(

@@ -17,7 +17,7 @@ TRAIN = ("--config", "clip:tiny")
         (["--on", "local", "--name", "A B", "--", "true"], "--name 'A B': use lower-case"),
         (["--on", "ssh", *TRAIN, "--workdir", "/w"], "--on ssh needs --hosts FILE"),
         (["--on", "local", "--hosts", "h", "--name", "a", "--", "true"], "takes no --hosts"),
-        (["--on", "gke", *TRAIN, "--workdir", "w"], "must be an absolute path or a URL"),
+        (["--on", "gke", *TRAIN, "--workdir", "w"], "must be an absolute path, of a folder"),
         (["--on", "gke", *TRAIN, "--workdir", "/w"], "needs --option gke.image="),
         (["--on", "gcp-tpu", *TRAIN, "--workdir", "/w", "--code", "none"], "needs --python PATH"),
         (

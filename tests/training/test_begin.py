@@ -1,5 +1,7 @@
 """Where a run begins: resume > restore > init-from > scratch, and what may be taken."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from unclip_jax.stages.stage import Stage
 from unclip_jax.training.begin import Initial, choose
 from unclip_jax.training.restore import load_params
 from unclip_jax.training.run import train
+from unclip_jax.training.workdir import prepare
 
 
 def stage():
@@ -134,3 +137,8 @@ def test_settings_that_contradict_each_other():
     ):
         with pytest.raises(UserError, match=message):
             load_config("upsampler:tiny", overrides)
+
+
+def test_a_bucket_is_no_workdir():
+    with pytest.raises(UserError, match="is a URL: give a folder that all hosts share"):
+        prepare(load_config("upsampler:tiny", {}), pathlib.Path("gs://bucket/run"))

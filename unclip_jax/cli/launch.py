@@ -8,7 +8,7 @@ run or sent. What follows `--` is run as it is.
 Example:
   unclip launch --on local --processes 2 --config prior:emoji --workdir runs/prior
   unclip launch --on ssh --hosts hosts.txt --config prior:paper \
-    --workdir gs://bucket/prior --dry-run
+    --workdir /mnt/runs/prior --dry-run
   unclip launch --on slurm --option slurm.partition=gpu --option slurm.time=24:00:00 \
     --config prior:paper --workdir /shared/runs/prior --dry-run
   unclip launch --on local --name samples -- unclip sample --bundle bundle --prompt x --out samples

@@ -72,9 +72,9 @@ def spec_from(
     backend = BACKENDS[args.on]
     hosts = _hosts(args)
     _refuse_secrets(args.env, command)
-    if workdir and backend.remote and not _is_absolute(workdir):
+    if workdir and backend.remote and not workdir.startswith("/"):
         raise UserError(
-            f"--workdir {workdir}: must be an absolute path or a URL, for it is made on the hosts"
+            f"--workdir {workdir}: must be an absolute path, of a folder that the hosts share"
         )
     code, packed, install, python = _code_and_python(args, backend)
     home = args.home.absolute()
@@ -188,7 +188,3 @@ def _add_options(values: dict[str, Any], options: Sequence[str], known: set[str]
         if group not in known:
             raise UserError(f"--option {path}: no such group{did_you_mean(group, known)}")
         values.setdefault(group, {})[name] = value
-
-
-def _is_absolute(path: str) -> bool:
-    return path.startswith("/") or "://" in path

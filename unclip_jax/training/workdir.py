@@ -28,6 +28,11 @@ MAY_CHANGE = ("train", "sampling", "mesh", "data", "init", "faults")
 
 def prepare(config: RunConfig, workdir: pathlib.Path) -> None:
     """Makes the workdir and writes config.json, or refuses one that holds another run."""
+    if workdir.parts and workdir.parts[0].endswith(":"):  # a Path has one slash of a URL's two
+        raise UserError(
+            f"the workdir {workdir} is a URL: give a folder that all hosts share, such as a "
+            "mounted file share; shards may stay on a bucket"
+        )
     path = workdir / "config.json"
     mine = to_mapping(config)
     if path.exists():
