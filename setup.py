@@ -37,7 +37,8 @@ EXTRAS = {
     "gcs": ["gcsfs>=2026.1"],
     "s3": ["s3fs>=2026.1"],
     # Other sources: prepared tensorflow-datasets sets (without TensorFlow), clip-retrieval folders.
-    "tfds": ["tensorflow-datasets>=4.9.10,<5", "array_record>=0.8,<1"],
+    # importlib_resources: etils, which the first reads paths with, needs it without saying so.
+    "tfds": ["tensorflow-datasets>=4.9.10,<5", "array_record>=0.8,<1", "importlib_resources>=6"],
     "parquet": ["pyarrow>=21"],
     # On a TPU.
     "tpu": ["jax[tpu]>=0.10.2,<0.13"],
@@ -54,6 +55,7 @@ EXTRAS = {
         "scipy>=1.16,<2",
         "tensorflow-datasets>=4.9.10,<5",
         "array_record>=0.8,<1",
+        "importlib_resources>=6",
         "pyarrow>=21",
         "flatbuffers>=25,<26",
     ],
