@@ -62,7 +62,7 @@ def set_up(
     frozen: Any,
     workdir: pathlib.Path,
     initial: Initial | None,
-    flops_per_example: float | None,
+    flops_per_example: float | None = None,
 ) -> Run:
     """The run that a config describes, its state not yet made."""
     mesh = make_mesh(config.mesh)
