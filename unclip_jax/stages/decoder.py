@@ -137,32 +137,29 @@ def build(config: RunConfig, model: DecoderModel, clip_model: ClipModel) -> Stag
 
         return network, images.to_float(batch[f"image_{size}"])
 
+    def draw_captioned(
+        params: Params, frozen: Params, tokens: Array, keys: Array, z: Array, drop_image: Array
+    ) -> Array:
+        no = jnp.zeros(len(keys), bool)
+        captioned, uncaptioned = Captions(tokens, no), Captions(tokens, ~no)
+        request = DecoderRequest(z, drop_image, captioned, uncaptioned)
+        plan = make_plan(config)
+        return sample_decoder(config, model, clip, params, frozen, request, keys, plan)
+
     def preview(
         params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
     ) -> dict[str, Array]:
-        no, yes = jnp.zeros(len(keys), bool), jnp.ones(len(keys), bool)
-        request = DecoderRequest(
-            z=features.image_embedding(clip, frozen, batch),
-            drop_image=no,
-            captions=Captions(batch["tokens"], no),
-            negative=Captions(batch["tokens"], yes),
-        )
-        plan = make_plan(config)
-        drawn = sample_decoder(config, model, clip, params, frozen, request, keys, plan)
+        z = features.image_embedding(clip, frozen, batch)
+        shown = jnp.zeros(len(keys), bool)
+        drawn = draw_captioned(params, frozen, batch["tokens"], keys, z, shown)
         return {"real": images.to_float(batch[f"image_{size}"]), "from its embedding": drawn}
 
     def preview_text(
         params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
     ) -> dict[str, Array]:
-        no, yes = jnp.zeros(len(keys), bool), jnp.ones(len(keys), bool)
-        request = DecoderRequest(
-            z=jnp.ones((len(keys), clip_model.embedding_dim)),
-            drop_image=yes,
-            captions=Captions(batch["tokens"], no),
-            negative=Captions(batch["tokens"], yes),
-        )
-        plan = make_plan(config)
-        drawn = sample_decoder(config, model, clip, params, frozen, request, keys, plan)
+        z = jnp.ones((len(keys), clip_model.embedding_dim))
+        dropped = jnp.ones(len(keys), bool)
+        drawn = draw_captioned(params, frozen, batch["tokens"], keys, z, dropped)
         return {"from the text alone": drawn}
 
     clip_size = () if stored else (clip_model.image_size,)
