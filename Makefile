@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 ORACLES ?= .venv-oracles
+# How many processes share the default tests.
+JOBS ?= 2
 
 # Where tests measure what docs/claims.md lists.
 CLAIMS := tests/oracles tests/diffusion tests/models tests/stages
@@ -21,8 +23,8 @@ $(BIN)/.installed: setup.py constraints.txt
 demo: $(BIN)/.installed ## shards, CLIP, prior, decoder, upsampler, samples, evaluation; resumes
 	$(BIN)/unclip demo --out demo $(DEMO_FLAGS)
 
-test: $(BIN)/.installed ## the default tests
-	$(BIN)/python -m pytest
+test: $(BIN)/.installed ## the default tests, shared by JOBS processes
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 slow-tests: $(BIN)/.installed ## the tests that take minutes: more faults, more processes
 	$(BIN)/python -m pytest -m slow
@@ -34,7 +36,7 @@ test-current: ## the default tests on Python 3.12 and the newest jax that setup.
 	python3.12 -m venv .venv-current
 	.venv-current/bin/python -m pip install --quiet --upgrade pip
 	.venv-current/bin/python -m pip install --quiet -e '.[emoji,test]'
-	.venv-current/bin/python -m pytest
+	.venv-current/bin/python -m pytest -n $(JOBS) --dist worksteal
 
 check: $(BIN)/.installed ## lint, format and types
 	$(BIN)/ruff check .

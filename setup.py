@@ -50,6 +50,7 @@ EXTRAS = {
     "sweep": ["optuna>=5,<6", "cmaes>=0.12,<1", "scipy>=1.16,<2"],
     "test": [
         "pytest>=9,<10",
+        "pytest-xdist>=3.8,<4",
         "beartype>=0.22,<1",
         "webdataset>=1.0.2,<2",
         "scipy>=1.16,<2",
