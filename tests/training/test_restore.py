@@ -17,9 +17,6 @@ from unclip_jax.training.checkpoint import Checkpointer, Progress
 from unclip_jax.training.restore import load_params, newest_whole
 from unclip_jax.training.state import TrainState
 
-# Reads that orbax gives up on complain to an event loop that it has closed.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 PROGRESS = Progress("{}", 2.0, skipped=((3, None, "{}"),), rollbacks=1)
 
 

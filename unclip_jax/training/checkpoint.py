@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preserve
 
 from unclip_jax.core.digests import digests
+from unclip_jax.training.event_loops import let_tasks_end
 from unclip_jax.training.state import TrainState
 
 
@@ -54,6 +55,7 @@ class Checkpointer:
             cleanup_tmp_directories=True,
         )
         self._directory = directory(workdir)
+        let_tasks_end()
         self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def steps(self) -> list[int]:

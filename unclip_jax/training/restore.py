@@ -17,6 +17,7 @@ from unclip_jax.core.digests import differing
 from unclip_jax.errors import UserError
 from unclip_jax.parallel.processes import all_processes, is_primary, say
 from unclip_jax.training.checkpoint import Progress, directory, seal
+from unclip_jax.training.event_loops import let_tasks_end
 from unclip_jax.training.state import TrainState
 
 
@@ -136,6 +137,7 @@ def _read(folder: pathlib.Path, handler: Any, args: Any) -> tuple[Any, dict[str,
     processes wait for one that failed.
     """
     problem, restored, record = None, None, {}
+    let_tasks_end()
     try:
         record = json.loads((folder / "record" / "metadata").read_bytes())
         restored = handler.restore(folder / "state", args=args)
