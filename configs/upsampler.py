@@ -2,6 +2,8 @@
 
 tiny            the smallest that has every part (tests)
 emoji           16 -> 64 px, trains in minutes on two CPU cores; what `unclip demo` uses
+emoji_128       64 -> 128 px after it, and
+emoji_256       128 -> 256 px: the cascade of docs/editing.md
 karlo           karlo-v1-alpha's 64 -> 256 px, with a second network for the last step
 paper_256       64 -> 256 px of arXiv 2204.06125, table 3 (700 M)
 paper_1024      256 -> 1024 px (300 M)
@@ -18,6 +20,8 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
         {
             "tiny": _tiny,
             "emoji": _emoji,
+            "emoji_128": _emoji_128,
+            "emoji_256": _emoji_256,
             "karlo": _karlo,
             "paper_256": _paper_256,
             "paper_1024": _paper_1024,
@@ -67,6 +71,20 @@ def _emoji() -> ml_collections.ConfigDict:
     }
     config.optim = {"learning_rate": 1e-3, "warmup": "50 steps", "beta2": 0.99}
     config.ema = {"decay": 0.99}
+    return config
+
+
+def _emoji_128() -> ml_collections.ConfigDict:
+    """The network of `emoji`, so that its weights are a start: --config.init.path=RUN."""
+    config = _emoji()
+    config.model.update(low_size=64, image_size=128)
+    config.train.batch_size = 8  # of crops twice as large
+    return config
+
+
+def _emoji_256() -> ml_collections.ConfigDict:
+    config = _emoji_128()
+    config.model.update(low_size=128, image_size=256, crop_fraction=0.125)
     return config
 
 

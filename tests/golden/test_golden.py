@@ -26,7 +26,7 @@ PRESETS = {
     ),
     "prior": ("tiny", "emoji", "karlo", "paper"),
     "decoder": ("tiny", "emoji", "karlo", "paper"),
-    "upsampler": ("tiny", "emoji", "karlo", "paper_256", "paper_1024"),
+    "upsampler": ("tiny", "emoji", "emoji_128", "emoji_256", "karlo", "paper_256", "paper_1024"),
 }
 CLIP_OF = {"tiny": "tiny", "emoji": "emoji", "karlo": "karlo", "paper": "paper"}
 CASES = [(stage, variant) for stage, variants in PRESETS.items() for variant in variants]

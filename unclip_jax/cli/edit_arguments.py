@@ -23,6 +23,7 @@ from unclip_jax.cli.sampling_arguments import (
 )
 from unclip_jax.errors import UserError
 from unclip_jax.generation import Edited, Pipeline
+from unclip_jax.generation.runner import Options
 from unclip_jax.interop import Bundle, read_bundle
 from unclip_jax.pictures.grid import Picture, labelled_grid
 from unclip_jax.progress import progress
@@ -63,14 +64,14 @@ class Session:
 
     bundle: Bundle
     pipeline: Pipeline
-    options: dict[str, Any]
+    options: Options
 
 
 def open_session(args: argparse.Namespace) -> Session:
     """Checks --out, loads the bundle and reads the sampling options."""
     make_folder(args.out)
     bundle = read_bundle(args.bundle)
-    options = {
+    options: Options = {
         "sampling": sampling_overrides(args, bundle.cascade),
         "batch_size": args.batch_size,
         "report": lambda stage, total: progress(stage, total, "pictures"),

@@ -11,7 +11,9 @@ import argparse
 import pathlib
 
 from unclip_jax.cli import edit_arguments
+from unclip_jax.cli.edit_arguments import Session
 from unclip_jax.cli.sampling_arguments import positive
+from unclip_jax.generation.inpainting import How
 from unclip_jax.stages.sampling import Resampling
 
 
@@ -35,9 +37,10 @@ def add_filling_arguments(parser: argparse.ArgumentParser) -> None:
     edit_arguments.add_negative_argument(parser)
 
 
-def filling_options(args: argparse.Namespace) -> dict[str, object]:
+def filling_options(args: argparse.Namespace, session: Session) -> How:
     """What `add_filling_arguments` reads, as arguments of the operations."""
     return {
+        **session.options,
         "count": args.n,
         "seed": args.seed,
         "method": args.method,
@@ -50,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
     """Draws and writes the pictures; exit code 0."""
     session = edit_arguments.open_session(args)
     picture, mask = edit_arguments.read_picture(args.image), edit_arguments.read_mask(args.mask)
-    options = filling_options(args) | session.options
-    edited = session.pipeline.inpaint(picture, mask, args.prompt, **options)  # type: ignore[arg-type]
+    how = filling_options(args, session)
+    edited = session.pipeline.inpaint(picture, mask, args.prompt, **how)
     masked = picture.copy()
     if mask.shape == picture.shape[:2]:
         masked[mask] = 255

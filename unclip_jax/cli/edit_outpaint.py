@@ -30,6 +30,6 @@ def run(args: argparse.Namespace) -> int:
     session = edit_arguments.open_session(args)
     picture = edit_arguments.read_picture(args.image)
     margins = Margins(**{side: getattr(args, side) for side in Margins._fields})
-    options = filling_options(args) | session.options
-    edited = session.pipeline.outpaint(picture, margins, args.prompt, **options)  # type: ignore[arg-type]
+    how = filling_options(args, session)
+    edited = session.pipeline.outpaint(picture, margins, args.prompt, **how)
     return edit_arguments.write(edited, args, session, given=[("picture", picture)])

@@ -28,15 +28,31 @@ from unclip_jax.generation.editing import (
 )
 from unclip_jax.generation.prompts import Prompt
 from unclip_jax.generation.results import Edited
+from unclip_jax.generation.runner import Options
 from unclip_jax.stages.sampling import Resampling
 
 if TYPE_CHECKING:
     from unclip_jax.generation.pipeline import Pipeline
-    from unclip_jax.generation.runner import Options
 
 Method = Literal["auto", "trained", "repaint"]
 Mask = Bool[np.ndarray, "h w"]
 PUT_BACK = Resampling(jump=1, resamples=1)
+
+
+class How(Options, total=False):
+    """How to fill in, beside how to run.
+
+    count, seed: how many pictures are drawn (4), and their keys (0).
+    method: see the module; "auto", the default, is "trained" if the decoder can.
+    resampling: of "repaint".
+    negative: what prior and decoder are guided away from.
+    """
+
+    count: int
+    seed: int
+    method: Method
+    resampling: Resampling | None
+    negative: Prompt
 
 
 class Margins(NamedTuple):
@@ -53,13 +69,7 @@ def inpaint(
     picture: Picture,
     mask: Mask,
     prompt: Prompt = None,
-    *,
-    count: int = 4,
-    seed: int = 0,
-    method: Method = "auto",
-    resampling: Resampling | None = None,
-    negative: Prompt = None,
-    **options: Unpack["Options"],
+    **how: Unpack[How],
 ) -> Edited:
     """Pictures that equal the given one outside of the mask.
 
@@ -67,8 +77,7 @@ def inpaint(
       picture: cropped to a square and resized to the size of the last stage if it has another.
       mask: True where the picture is to be drawn; of its size.
       prompt: what the whole picture shows; None takes the picture's own embedding.
-      method: see the module; "auto" is "trained" if the decoder can.
-      resampling: of "repaint".
+      how: see `How`.
     """
     check_picture(picture)
     if mask.shape != picture.shape[:2]:
@@ -77,11 +86,7 @@ def inpaint(
         raise UserError("mask: must leave a part of the picture, and miss a part")
     size = pipeline.final_size
     missing = fit(mask[..., None].repeat(3, axis=2) * np.uint8(255), size)[..., 0] > 0
-    columns = numbered(count)
-    return _fill(
-        pipeline, "inpaint", fit(picture, size), missing, prompt, columns,
-        seed=seed, method=method, resampling=resampling, negative=negative, options=options,
-    )  # fmt: skip
+    return _fill(pipeline, "inpaint", fit(picture, size), missing, prompt, **how)
 
 
 def outpaint(
@@ -89,20 +94,15 @@ def outpaint(
     picture: Picture,
     margins: Margins,
     prompt: Prompt = None,
-    *,
-    count: int = 4,
-    seed: int = 0,
-    method: Method = "auto",
-    resampling: Resampling | None = None,
-    negative: Prompt = None,
-    **options: Unpack["Options"],
+    **how: Unpack[How],
 ) -> Edited:
     """The picture on a larger canvas, its surroundings drawn.
 
     Args:
       picture: cropped to a square and resized to the size of the last stage if it has another.
       margins: what is added; multiples of `canvas_step(pipeline)`.
-      others: as for `inpaint`.
+      prompt: as for `inpaint`.
+      how: see `How`.
     """
     step, size = canvas_step(pipeline), pipeline.final_size
     if min(margins) < 0 or not any(margins):
@@ -114,11 +114,7 @@ def outpaint(
     inside = np.s_[margins.top : margins.top + size, margins.left : margins.left + size]
     canvas = canvas.astype(np.uint8)
     canvas[inside], missing[inside] = fit(picture, size), False
-    columns = numbered(count)
-    return _fill(
-        pipeline, "outpaint", canvas, missing, prompt, columns,
-        seed=seed, method=method, resampling=resampling, negative=negative, options=options,
-    )  # fmt: skip
+    return _fill(pipeline, "outpaint", canvas, missing, prompt, **how)
 
 
 def canvas_step(pipeline: "Pipeline") -> int:
@@ -137,16 +133,16 @@ def _fill(
     canvas: Picture,
     missing: Mask,
     prompt: Prompt,
-    columns: list[str],
     *,
-    seed: int,
-    method: Method,
-    resampling: Resampling | None,
-    negative: Prompt,
-    options: "Options",
+    count: int = 4,
+    seed: int = 0,
+    method: Method = "auto",
+    resampling: Resampling | None = None,
+    negative: Prompt = None,
+    **options: Unpack[Options],
 ) -> Edited:
     shown = _is_shown(pipeline, method)
-    count = len(columns)
+    columns = numbered(count)
     keys, captions = pipeline.key_data(1, count, seed), [prompt] * count
     if prompt is None:
         z = embeddings(pipeline, [_without_hole(canvas, missing)], options).repeat(count, axis=0)

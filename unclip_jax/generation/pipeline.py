@@ -5,7 +5,7 @@ Which picture comes of which seed is in `keys`.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, Unpack
+from typing import Literal, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from unclip_jax.diffusion import Known
 from unclip_jax.errors import UserError
 from unclip_jax.generation import (
     ablation,
+    decoding,
     guidance_grid,
     img2img,
     inpainting,
@@ -38,8 +39,7 @@ from unclip_jax.generation.results import Generated
 from unclip_jax.generation.runner import Keys, Options, Runner
 from unclip_jax.parallel import make_mesh
 from unclip_jax.stages.captions import Captions
-from unclip_jax.stages.decoder import DecoderRequest
-from unclip_jax.stages.sampling import Resampling, inversion_plan
+from unclip_jax.stages.sampling import Resampling
 from unclip_jax.text import tokenize
 
 Program = Literal["stages", "whole"]
@@ -67,7 +67,7 @@ class Pipeline:
             raise UserError(f"program: must be 'stages' or 'whole', got {program!r}")
         self.cascade, self.program = cascade, program
         self.mesh = make_mesh(MeshConfig(), jax.local_devices()) if mesh is None else mesh
-        self._runner = Runner(cascade, self.mesh)
+        self.runner = Runner(cascade, self.mesh)
 
     def __call__(
         self,
@@ -119,20 +119,26 @@ class Pipeline:
         self, pictures: UInt8[np.ndarray, "n h w 3"], batch_size: int | None = None
     ) -> Float[np.ndarray, "n d"]:
         """Raw CLIP embeddings of pictures of any size; they are cropped to squares."""
-        if self._runner.clip.model.towers != "both":
+        if self.runner.clip.model.towers != "both":
             raise UserError("this CLIP has no image tower: import it with --image-encoder")
-        config = settings.compiled_part(self._runner.clip.config)
-        program = partial(programs.embed_images, self._runner.params("clip"), config=config)
-        return self._runner.run("clip", program, [pictures], {"batch_size": batch_size})
+        config = settings.compiled_part(self.runner.clip.config)
+        program = partial(programs.embed_images, self.runner.params("clip"), config=config)
+        return self.runner.run("clip", program, [pictures], {"batch_size": batch_size})
 
     def embed_texts(
         self, captions: Sequence[str], batch_size: int | None = None
     ) -> Float[np.ndarray, "n d"]:
         """Raw CLIP embeddings of captions."""
-        config = settings.compiled_part(self._runner.clip.config)
-        program = partial(programs.embed_texts, self._runner.params("clip"), config=config)
-        tokens = tokenize(captions, self._runner.clip.model.context_length)
-        return self._runner.run("clip", program, [tokens], {"batch_size": batch_size})
+        config = settings.compiled_part(self.runner.clip.config)
+        program = partial(programs.embed_texts, self.runner.params("clip"), config=config)
+        tokens = tokenize(captions, self.runner.clip.model.context_length)
+        return self.runner.run("clip", program, [tokens], {"batch_size": batch_size})
+
+    def texts(
+        self, stage: str, captions: Sequence[Prompt], negative: Prompt
+    ) -> tuple[Captions, Captions]:
+        """What a stage is guided to and away from, as its network takes it."""
+        return self.runner.texts(stage, captions, negative, self.embed_texts)
 
     def draw_embeddings(
         self,
@@ -143,82 +149,12 @@ class Pipeline:
         **options: Unpack[Options],
     ) -> Float[np.ndarray, "n d"]:
         """The prior: one image embedding per caption and key, in CLIP's space."""
-        setup, config = self._runner.setup("prior", options)
+        setup, config = self.runner.setup("prior", options)
         program = partial(
-            programs.draw_embeddings, setup, config=config, clip_model=self._runner.clip.model
+            programs.draw_embeddings, setup, config=config, clip_model=self.runner.clip.model
         )
-        columns = [*self._texts("prior", captions, negative), key_data(keys)]
-        return self._runner.run("prior", program, columns, options)
-
-    def decode(
-        self,
-        z: Float[np.ndarray, "n d"] | None,
-        captions: Sequence[Prompt],
-        keys: Keys,
-        *,
-        negative: Prompt = None,
-        noise: Float[np.ndarray, "n h w 3"] | None = None,
-        picture: UInt8[np.ndarray, "n h w 3"] | None = None,
-        strength: float = 1.0,
-        known: Known | None = None,
-        shown: bool = True,
-        resampling: Resampling | None = None,
-        **options: Unpack[Options],
-    ) -> UInt8[np.ndarray, "n h w 3"]:
-        """The decoder: one picture per image embedding, caption and key.
-
-        Args:
-          z: None leaves the embedding out.
-          captions: None for a picture without caption.
-          negative: what guidance moves away from.
-          noise: x_T, as `invert` gives it; by default each key's own.
-          picture, strength: start from a picture with noise on it, after the part of the process
-            that `strength` leaves: near 0 keeps it, 1 keeps nothing.
-          known: a part of the picture, uint8, that is kept; `resampling` says how.
-          shown: whether a decoder that was trained to inpaint is shown it as well.
-        """
-        if not 0 < strength <= 1:
-            raise UserError(f"strength: must be above 0 and at most 1, got {strength}")
-        resampling = (resampling or Resampling()) if known is not None else None
-        setup, config = self._runner.setup(
-            "decoder", options, strength=strength, resampling=resampling
-        )
-        request = self._request(
-            z, captions, negative, noise=noise, picture=picture, known=known, shown=shown
-        )
-        program = partial(programs.decode, setup, config=config, clip_model=self._runner.clip.model)
-        return self._runner.run("decoder", program, [request, key_data(keys)], options)
-
-    def invert(
-        self,
-        pictures: UInt8[np.ndarray, "n s s 3"],
-        z: Float[np.ndarray, "n d"] | None,
-        captions: Sequence[Prompt],
-        *,
-        negative: Prompt = None,
-        iterations: int = 4,
-        **options: Unpack[Options],
-    ) -> Float[np.ndarray, "n s s 3"]:
-        """The x_T which the decoder, by DDIM without noise, turns into pictures of its size.
-
-        It must be decoded with the same embedding, caption, steps and guidance scale, and without
-        bound on the predicted picture (`clip_range` none).
-
-        Args:
-          iterations: network calls for each step; more bring the picture back more exactly.
-        """
-        setup, config = self._runner.setup("decoder", options)
-        chosen = settings.resolve(self.cascade, options.get("sampling"))["decoder"]
-        plan = inversion_plan(self._runner.stage("decoder").config, chosen, iterations)
-        program = partial(
-            programs.invert,
-            setup._replace(plan=plan),
-            config=config,
-            clip_model=self._runner.clip.model,
-        )
-        request = self._request(z, captions, negative, noise=pictures)
-        keys = np.zeros((len(pictures), *self.key_data(1, 1, 0).shape[1:]), np.uint32)
-        return self._runner.run("inversion", program, [request, keys], options)
+        columns = [*self.texts("prior", captions, negative), key_data(keys)]
+        return self.runner.run("prior", program, columns, options)
 
     def upsample(
         self,
@@ -238,13 +174,13 @@ class Pipeline:
           known, resampling: as for `decode`, of the large picture.
           canvas: whether the pictures may be larger than that; they are drawn as a whole.
         """
-        low_size = self._runner.stage(name).model.low_size
+        low_size = self.runner.stage(name).model.low_size
         if pictures.shape[1:] != (low_size, low_size, 3) and not canvas:
             raise UserError(f"{name}: takes pictures of {low_size} px, got {pictures.shape[1:]}")
         resampling = (resampling or Resampling()) if known is not None else None
-        setup, config = self._runner.setup(name, options, resampling=resampling)
+        setup, config = self.runner.setup(name, options, resampling=resampling)
         program = partial(programs.upsample, setup, config=config)
-        return self._runner.run(name, program, [pictures, known, key_data(keys)], options)
+        return self.runner.run(name, program, [pictures, known, key_data(keys)], options)
 
     def upsample_all(
         self, pictures: UInt8[np.ndarray, "n h w 3"], keys: Keys, **options: Unpack[Options]
@@ -254,6 +190,9 @@ class Pipeline:
         for name in self.upsamplers:
             pictures = stages[name] = self.upsample(name, pictures, keys, **options)
         return stages
+
+    decode = decoding.decode
+    invert = decoding.invert
 
     # The editing operations; each is a file of its own.
     variations_of_embedding = variations.variations_of_embedding
@@ -273,7 +212,7 @@ class Pipeline:
     @property
     def decoder_size(self) -> int:
         """Side of the decoder's pictures."""
-        return int(self._runner.stage("decoder").model.image_size)
+        return int(self.runner.stage("decoder").model.image_size)
 
     @property
     def final_size(self) -> int:
@@ -284,7 +223,7 @@ class Pipeline:
     def sizes(self) -> dict[str, int]:
         """{stage name: side of its pictures}, in the order they run."""
         names = ["decoder", *self.upsamplers]
-        return {name: int(self._runner.stage(name).model.image_size) for name in names}
+        return {name: int(self.runner.stage(name).model.image_size) for name in names}
 
     @property
     def upsamplers(self) -> list[str]:
@@ -303,29 +242,16 @@ class Pipeline:
     def _run_whole(
         self, captions: Sequence[str], keys: Keys, negative: Prompt, options: Options
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        self._runner.stage("prior")
+        self.runner.stage("prior")
         names = [name for name in self.cascade.named() if name != "clip"]
         setups, configs = {}, []
         for name in names:
-            setups[name], config = self._runner.setup(name, options)
+            setups[name], config = self.runner.setup(name, options)
             configs.append((name, config))
         conditioned = [name for name in names if name in ("prior", "decoder")]
-        texts = {name: self._texts(name, captions, negative) for name in conditioned}
+        texts = {name: self.texts(name, captions, negative) for name in conditioned}
         program = partial(
-            programs.generate, setups, configs=tuple(configs), clip_model=self._runner.clip.model
+            programs.generate, setups, configs=tuple(configs), clip_model=self.runner.clip.model
         )
-        found = self._runner.run("all stages", program, [texts, key_data(keys)], options)
+        found = self.runner.run("all stages", program, [texts, key_data(keys)], options)
         return found.pop("prior"), {name: found[name] for name in names if name in found}
-
-    def _texts(
-        self, name: str, captions: Sequence[Prompt], negative: Prompt
-    ) -> tuple[Captions, Captions]:
-        return self._runner.texts(name, captions, negative, self.embed_texts)
-
-    def _request(
-        self, z: np.ndarray | None, captions: Sequence[Prompt], negative: Prompt, **given: Any
-    ) -> DecoderRequest:
-        drop_image = np.full(len(captions), z is None)
-        if z is None:  # any embedding of a length that is not zero: it is dropped
-            z = np.ones((len(captions), self._runner.clip.model.embedding_dim), np.float32)
-        return DecoderRequest(z, drop_image, *self._texts("decoder", captions, negative), **given)
