@@ -7,35 +7,34 @@ full   5 scales x 3 samplers x 3 step counts
 quick  2 x 2 x 1, of few captions
 """
 
-from unclip_jax.config.sweeps import Objective, Sweep, grid
-from unclip_jax.errors import UserError, did_you_mean
+from typing import Any
 
-_VALUES: dict[str, dict[str, list]] = {
-    "full": {
-        "decoder.guidance_scale": [1.0, 2.0, 4.0, 6.0, 8.0],
-        "decoder.sampler": ["ddim", "ddpm", "dpm++2m"],
-        "decoder.steps": [10, 25, 50],
-    },
-    "quick": {
-        "decoder.guidance_scale": [1.0, 3.0],
-        "decoder.sampler": ["ddim", "dpm++2m"],
-        "decoder.steps": [5],
-    },
-}
-_LIMIT = {"full": "256", "quick": "16"}
+from unclip_jax.config import choose
+from unclip_jax.config.sweeps import Objective, Sweep, grid
+from unclip_jax.configs.sweeps._in_bundle import evaluation
 
 
 def get_sweep(variant: str = "full") -> Sweep:
-    if variant not in _VALUES:
-        raise UserError(f"no variant {variant!r}{did_you_mean(variant, _VALUES)}")
+    return choose(variant, {"full": _full, "quick": _quick})
+
+
+def _full() -> Sweep:
+    return _sweep([1.0, 2.0, 4.0, 6.0, 8.0], ["ddim", "ddpm", "dpm++2m"], [10, 25, 50], 256)
+
+
+def _quick() -> Sweep:
+    return _sweep([1.0, 3.0], ["ddim", "dpm++2m"], [5], 16)
+
+
+def _sweep(scales: list[float], samplers: list[str], steps: list[int], captions: int) -> Sweep:
+    values: dict[str, list[Any]] = {
+        "decoder.guidance_scale": scales,
+        "decoder.sampler": samplers,
+        "decoder.steps": steps,
+    }
     return Sweep(
-        command=(
-            *("unclip", "eval", "--bundle", "{bundle}", "--data", "{data}", "--out", "{out}"),
-            *("--splits", "val_style", "--limit", _LIMIT[variant]),
-        ),
+        command=evaluation("{bundle}", "{out}", captions),
         option=("--set", "{name}={value}"),
-        trials=grid(_VALUES[variant]),
-        objective=Objective(
-            file="report.json", name="splits.val_style.fd_clip.value", goal="minimize"
-        ),
+        trials=grid(values),
+        objective=Objective(file="report.json", name="splits.val_style.fd_clip.value"),
     )

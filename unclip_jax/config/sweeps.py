@@ -196,7 +196,7 @@ def _find(path: str) -> pathlib.Path:
     shipped = folder / f"{file.stem}.py"
     if shipped.is_file() and str(file) in (file.stem, f"configs/sweeps/{file.stem}.py"):
         return shipped
-    names = [p.stem for p in folder.glob("*.py") if p.stem != "__init__"]
+    names = [p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")]
     raise UserError(f"sweep file {path} does not exist{did_you_mean(file.stem, names)}")
 
 
