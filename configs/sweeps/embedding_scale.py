@@ -21,7 +21,7 @@ def get_sweep(variant: str = "emoji") -> Sweep:
 
 def _emoji() -> Sweep:
     scales = ["raw", "unit", "paper", "sqrt_dim", "whiten"]
-    values = {"model.embedding_scale": scales, "seed": [0, 1]}
+    values: dict[str, list[Any]] = {"model.embedding_scale": scales, "seed": [0, 1]}
     return _sweep("prior:emoji", values, duration="20 epochs", captions=256)
 
 

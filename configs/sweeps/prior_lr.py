@@ -5,6 +5,8 @@ tiny   the smallest (tests)
 search the same by TPE, with hopeless trials ended early by the median rule
 """
 
+from typing import Any
+
 from unclip_jax.config import choose
 from unclip_jax.config.sweeps import Choice, Float, Objective, Pruning, Space, Sweep, grid
 
@@ -17,7 +19,7 @@ def get_sweep(variant: str = "emoji") -> Sweep:
 
 
 def _emoji() -> Sweep:
-    values = {
+    values: dict[str, list[Any]] = {
         "optim.learning_rate": [3e-4, 1e-3, 3e-3, 1e-2],
         "train.batch_size": [64, 128],
     }
