@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -71,7 +73,7 @@ class ThisMachine:
         finally:
             if child.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
-                    child.kill()
+                    os.kill(child.pid, signal.SIGKILL)  # child.kill() would steal asyncio's wait
                 await child.wait()
 
     async def close(self) -> None:
