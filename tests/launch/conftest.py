@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from slurm_lab import cluster as cluster
 
 TOY = pathlib.Path(__file__).with_name("toy_worker.py")
 FAST = (

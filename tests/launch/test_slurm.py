@@ -1,32 +1,17 @@
 """A real SLURM of four nodes: runs, failures, requeue and resume, arrays, stops."""
 
-import importlib.util
 import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
-
-spec = importlib.util.spec_from_file_location(
-    "slurm_lab", pathlib.Path(__file__).with_name("slurm_lab.py")
-)
-slurm_lab = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(slurm_lab)
+import slurm_lab
 
 pytestmark = [
     pytest.mark.launch,
     pytest.mark.skipif(bool(slurm_lab.reason_to_skip()), reason=str(slurm_lab.reason_to_skip())),
 ]
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    made = slurm_lab.Cluster(tmp_path_factory.mktemp("slurm"))
-    try:
-        yield made.up()
-    finally:
-        made.down()
 
 
 @pytest.fixture
@@ -46,12 +31,6 @@ def finish(process, timeout=120):
     return process.returncode, output
 
 
-def hurry(cluster):
-    """A requeued job is not eligible for two minutes; tests do not wait for that."""
-    for job in cluster("squeue", "--noheader", "--format=%i").split():
-        cluster("scontrol", "update", f"jobid={job}", "StartTime=now")
-
-
 def test_four_nodes_run_together(slurm):
     code, output = finish(slurm.on_slurm("a", "--say", "UNCLIP_COORDINATOR", processes=4))
     assert code == 0, output
@@ -66,7 +45,7 @@ def test_a_crash_goes_back_into_the_queue_and_resumes(cluster, slurm, wait_until
     process = slurm.on_slurm("a", "--fail", "1:3:1")
     log = lambda: slurm.command("logs", "a")[1]  # noqa: E731
     wait_until(lambda: "back into the queue" in log(), 60)
-    cluster.wait(lambda: (hurry(cluster), len(slurm.starts(1)) == 2)[1])
+    cluster.wait(lambda: (cluster.hurry(), len(slurm.starts(1)) == 2)[1])
     code, output = finish(process)
     assert code == 0, output
     assert slurm.steps(1) == [1, 2, 3, 4, 5]
@@ -127,7 +106,7 @@ def test_a_node_that_dies_makes_slurm_run_it_again(cluster, slurm, wait_until):
     wait_until(lambda: slurm.workdir.exists() and len(slurm.steps(1)) > 3, 60)
     cluster.kill_node("n2")
     try:
-        cluster.wait(lambda: (hurry(cluster), len(slurm.starts(0)) > 1)[1], 90)
+        cluster.wait(lambda: (cluster.hurry(), len(slurm.starts(0)) > 1)[1], 90)
     finally:
         cluster.start_node("n2")
     code, output = finish(process, 150)

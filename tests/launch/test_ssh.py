@@ -1,22 +1,17 @@
 """Three real SSH hosts in network namespaces: pushed code, pulled cables, killed hosts."""
 
-import importlib.util
 import itertools
-import pathlib
 import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
-
-spec = importlib.util.spec_from_file_location("lab", pathlib.Path(__file__).with_name("lab.py"))
-lab_module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(lab_module)
+import ssh_lab
 
 pytestmark = [
     pytest.mark.launch,
-    pytest.mark.skipif(bool(lab_module.reason_to_skip()), reason=str(lab_module.reason_to_skip())),
+    pytest.mark.skipif(bool(ssh_lab.reason_to_skip()), reason=str(ssh_lab.reason_to_skip())),
 ]
 
 HERE_ALREADY = ("--code", "none", "--python", sys.executable)
@@ -24,7 +19,7 @@ HERE_ALREADY = ("--code", "none", "--python", sys.executable)
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    made = lab_module.Lab(tmp_path_factory.mktemp("lab"))
+    made = ssh_lab.Lab(tmp_path_factory.mktemp("lab"))
     try:
         yield made.up()
     finally:

@@ -1,68 +1,15 @@
 """Real training of several processes that find each other, here and over hosts with SSH."""
 
-import importlib.util
 import json
 import os
-import pathlib
 import signal
-import subprocess
 import sys
 
 import pytest
-
-spec = importlib.util.spec_from_file_location("lab", pathlib.Path(__file__).with_name("lab.py"))
-lab_module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(lab_module)
+import ssh_lab
+from clip_training import STEPS, finish, losses, ranks, train
 
 pytestmark = pytest.mark.launch
-STEPS = 60
-
-
-def train(shards, workdir, home, *place):
-    env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "unclip_jax", "launch", "--on", *place),
-            *("--name", "clip", "--home", str(home), "--env", "JAX_PLATFORMS=cpu"),
-            *("--option", "restarts.backoff_seconds=1", "--option", "limits.lost_seconds=5"),
-            *("--option", "limits.drain_seconds=15", "--config", "clip:tiny"),
-            *("--workdir", str(workdir), f"--config.data.train={shards / 'train-*.tar'}"),
-            *("--config.data.validation=none", "--config.train.batch_size=12"),
-            "--config.model.vision_layers=1",
-            "--config.model.text_layers=1",
-            f"--config.train.duration={STEPS} steps",
-            "--config.train.checkpoint_every=10 steps",
-            "--config.train.log_every=1",
-            "--config.faults.heartbeat_seconds=10",
-        ],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(process):
-    output, _ = process.communicate(timeout=400)
-    return process.returncode, output
-
-
-def losses(workdir):
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return {record["step"]: record.get("loss") for record in map(json.loads, lines)}
-
-
-def ranks(name):
-    """Ids of the training processes of a run, by their number."""
-    found = {}
-    for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
-        try:
-            env = dict(p.split(b"=", 1) for p in path.read_bytes().split(b"\0") if b"=" in p)
-        except OSError:
-            continue
-        if env.get(b"UNCLIP_PROCESS_FOLDER", b"").startswith(str(name).encode()):
-            found[int(env[b"UNCLIP_PROCESS_ID"])] = int(path.parent.name)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +40,9 @@ def test_two_processes_one_of_which_is_killed(shards, tmp_path, wait_until, stra
     same(losses(workdir), straight)
 
 
-@pytest.mark.skipif(bool(lab_module.reason_to_skip()), reason=str(lab_module.reason_to_skip()))
+@pytest.mark.skipif(bool(ssh_lab.reason_to_skip()), reason=str(ssh_lab.reason_to_skip()))
 def test_three_hosts_one_of_which_is_cut_off(shards, tmp_path, wait_until, straight):
-    lab = lab_module.Lab(tmp_path / "lab")
+    lab = ssh_lab.Lab(tmp_path / "lab")
     lab.folder.mkdir()
     workdir = lab.shared / "workdir"
     try:

@@ -1,14 +1,18 @@
 """A real SLURM with four nodes on one machine, with ports and folders of its own.
 
-Needs root and the packages slurm-wlm and munge. Ends only the daemons that it started.
+Needs root and the packages slurm-wlm and munge. Ends only the daemons that it started. The nodes'
+names resolve inside of them alone: each daemon has an /etc/hosts of its own, by a mount namespace.
 """
 
+import datetime
 import os
 import pathlib
 import shutil
 import socket
 import subprocess
 import time
+
+import pytest
 
 NODES = 4
 
@@ -39,11 +43,14 @@ class Cluster:
     def __init__(self, folder):
         self.folder = folder
         self.conf = folder / "slurm.conf"
+        self.hosts = folder / "hosts"
         self.env = {**os.environ, "SLURM_CONF": str(self.conf)}
         self.daemons = {}
 
     def up(self):
         self._munge()
+        names = "".join(f"127.0.0.1 n{i}\n" for i in range(1, NODES + 1))
+        self.hosts.write_text(pathlib.Path("/etc/hosts").read_text() + names)
         (self.folder / "state").mkdir()
         base = 23000 + os.getpid() % 3000
         host = socket.gethostname().split(".")[0]
@@ -90,14 +97,14 @@ PartitionName=main Nodes=n[1-{NODES}] Default=YES MaxTime=INFINITE State=UP
     def kill_node(self, name):
         """The node's daemon and all that it runs."""
         daemon = self.daemons.pop(name)
-        tasks = self._tasks(name)
+        tasks = self.tasks(name)
         steps = {parent for parent in map(parent_of, tasks) if "slurmstepd" in name_of(parent)}
         daemon.kill()
         daemon.wait()
         for pid in (*steps, *tasks):
             subprocess.run(["kill", "-9", str(pid)], capture_output=True)
 
-    def _tasks(self, node):
+    def tasks(self, node):
         """Ids of the processes that this cluster runs on a node."""
         marks = {f"SLURMD_NODENAME={node}".encode(), f"SLURM_CONF={self.conf}".encode()}
         found = []
@@ -116,6 +123,31 @@ PartitionName=main Nodes=n[1-{NODES}] Default=YES MaxTime=INFINITE State=UP
             daemon.kill()
             daemon.wait()
 
+    def hurry(self):
+        """Requeued jobs are not eligible for two minutes; tests do not wait for that.
+
+        A few seconds must stay: nodes take what was put together in the second in which they ended
+        the last attempt for a part of it, and refuse it.
+        """
+        waiting = self("squeue", "--states=PENDING", "--noheader", "--format=%i %r %S")
+        for job, reason, start in map(str.split, waiting.splitlines()):
+            if reason == "BeginTime" and start != "N/A":
+                left = datetime.datetime.fromisoformat(start) - datetime.datetime.now()
+                if left.total_seconds() > 10:
+                    self("scontrol", "update", f"jobid={job}", "StartTime=now+5")
+
+    def finish(self, process, seconds=400):
+        """(exit code, output) of a launcher whose job may go back into the queue."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                output, _ = process.communicate(timeout=1)
+                return process.returncode, output
+            except subprocess.TimeoutExpired:
+                if time.monotonic() > deadline:
+                    raise
+                self.hurry()
+
     def __call__(self, *argv):
         return subprocess.run(argv, env=self.env, capture_output=True, text=True).stdout
 
@@ -128,10 +160,12 @@ PartitionName=main Nodes=n[1-{NODES}] Default=YES MaxTime=INFINITE State=UP
         raise TimeoutError(self("sinfo") + self("squeue"))
 
     def _start(self, program, *argv, key=None):
+        inside = f'mount --bind {self.hosts} /etc/hosts && exec "$@"'
         with open(self.folder / f"{key or program}.log", "ab") as log:
             self.daemons[key or program] = subprocess.Popen(
-                [which(program), *argv], env=self.env, stdout=log, stderr=log
-            )
+                ["unshare", "--mount", "bash", "-c", inside, "bash", which(program), *argv],
+                env=self.env, stdout=log, stderr=log,
+            )  # fmt: skip
 
     def _munge(self):
         """The machine's munge daemon; started if there is none, and then left running."""
@@ -141,3 +175,13 @@ PartitionName=main Nodes=n[1-{NODES}] Default=YES MaxTime=INFINITE State=UP
             pathlib.Path(path).mkdir(exist_ok=True)
             shutil.chown(path, "munge", "munge")
         subprocess.run(["runuser", "-u", "munge", "--", which("munged")], check=True)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A SLURM of four nodes; conftest files import this."""
+    made = Cluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        yield made.up()
+    finally:
+        made.down()

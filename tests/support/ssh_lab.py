@@ -157,7 +157,7 @@ class Lab:
         )
 
 
-if __name__ == "__main__":  # python tests/launch/lab.py FOLDER: a lab to try things in by hand
+if __name__ == "__main__":  # python tests/support/ssh_lab.py FOLDER: a lab to try things in by hand
     lab = Lab(pathlib.Path(sys.argv[1])).up()
     print(f"hosts: {lab.folder}/hosts.txt; Enter ends the lab")
     input()

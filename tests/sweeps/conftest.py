@@ -4,6 +4,7 @@ import pathlib
 import sys
 
 import pytest
+from slurm_lab import cluster as cluster
 
 from unclip_jax.config.sweeps import Objective, Sweep
 
