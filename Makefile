@@ -53,7 +53,7 @@ launch-tests: $(BIN)/.installed ## start runs on hosts of namespaces, on SLURM, 
 	if [ "$$(id -u)" = 0 ]; then apt-get update -qq; apt-get install -qq -y \
 	  --no-install-recommends openssh-server iproute2 slurm-wlm munge; fi
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[ssh,gcp,sweep,test,launch-test]'
-	$(BIN)/python -m pytest -m launch -rs tests/launch
+	$(BIN)/python -m pytest -m launch -rs tests/launch tests/sweeps
 
 oracles: $(ORACLES)/.installed ## compare with other libraries, closed forms and float64; writes docs/claims.md
 	UPDATE_CLAIMS=1 $(ORACLES)/bin/python -m pytest -m claim $(CLAIMS)

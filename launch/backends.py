@@ -3,12 +3,23 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import commands, dry_run, gcp_tpu, jobset, scheduled, skypilot, slurm
+from . import (
+    commands,
+    dry_run,
+    gcp_tpu,
+    jobset,
+    scheduled,
+    skypilot,
+    slurm,
+    slurm_array,
+    slurm_script,
+)
 from .attempt import Show
 from .exits import ExitClass
 from .hosts import HostLost
 from .place import GivenHosts, Local, Place
 from .record import Record
+from .slurm_queue import Queue
 from .spec import RunSpec
 from .supervisor import supervise
 
@@ -21,6 +32,7 @@ class Backend:
       plan: exactly what will be run, sent or applied.
       place: of its hosts, where we start processes ourselves.
       scheduler: of its jobs, where something else does.
+      together: of many runs that need the same, where a scheduler takes them as one job.
       check: refuses a spec that can't be.
       processes: how many there are by default, from the backend's settings.
       remote: whether processes see another file system than the launcher.
@@ -33,6 +45,7 @@ class Backend:
     plan: Callable[[RunSpec, bytes], str]
     place: Callable[[RunSpec], Place] | None = None
     scheduler: Callable[[RunSpec], scheduled.Scheduler] | None = None
+    together: slurm_array.Array | None = None
     check: Callable[[RunSpec], None] = lambda spec: None
     processes: Callable[[dict[str, str]], int] = lambda settings: 1
     remote: bool = True
@@ -70,13 +83,16 @@ class Backend:
         return failures
 
 
+_QUEUE = Queue()
+
 BACKENDS = {
     "local": Backend(plan=dry_run.on_hosts, place=lambda spec: Local(), remote=False),
     "ssh": Backend(plan=dry_run.on_hosts, place=GivenHosts),
     "slurm": Backend(
-        plan=slurm.plan,
-        scheduler=slurm.SlurmScheduler,
-        check=slurm.check,
+        plan=slurm_script.plan,
+        scheduler=lambda spec: slurm.SlurmScheduler(spec, _QUEUE),
+        together=slurm_array.Array(_QUEUE),
+        check=slurm_script.check,
         remote=False,
         group="slurm",
     ),

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import signal
 import subprocess
@@ -11,33 +10,9 @@ import textwrap
 import time
 
 import pytest
+from toy_sweeps import argv, run, starts, steps
 
 from unclip_jax.sweeps.trials import DONE, FAILED, PRUNED, SweepFolder
-
-FAST = ("--option", "limits.grace_seconds=2", "--option", "restarts.budget=0")
-
-
-def argv(file, workdir, *more):
-    return [
-        *(sys.executable, "-m", "unclip_jax", "sweep", "--config", str(file)),
-        *("--on", "local", "--workdir", str(workdir), *FAST, *more),
-    ]
-
-
-def run(file, workdir, *more):
-    ran = subprocess.run(
-        argv(file, workdir, *more), capture_output=True, text=True, timeout=120, env=os.environ
-    )
-    return ran.returncode, ran.stdout + ran.stderr
-
-
-def steps(trial):
-    lines = (trial.out / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["step"] for line in lines]
-
-
-def starts(trial):
-    return len((trial.out / "starts").read_text().splitlines())
 
 
 def test_a_grid_is_run_and_compared(sweep_file, tmp_path):

@@ -1,7 +1,7 @@
 """A training run in small: writes the curve of f(x, y) + noise over steps into metrics.jsonl.
 
 Every start leaves a line in `starts`; it resumes from the last step in metrics.jsonl. With a
-`gate` it waits before step 4 until that file exists.
+`gate` it waits before step 4 until that file exists. A `flaky` one fails there at its first start.
 """
 
 import json
@@ -24,6 +24,9 @@ for step in range(first + 1, steps + 1):
         time.sleep(0.05)
     if settings.get("kind") == "broken":
         sys.exit("broken")
+    if step == 4 and "flaky" in settings and not (out / "failed").exists():
+        (out / "failed").touch()
+        sys.exit("flaky")
     loss = (x - 0.3) ** 2 + 0.1 * y + 1.0 / step
     with open(path, "a") as file:
         file.write(json.dumps({"step": step, "loss": loss}) + "\n")

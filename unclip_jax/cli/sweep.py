@@ -33,9 +33,9 @@ from unclip_jax.errors import UserError
 from unclip_jax.launch.backends import BACKENDS
 from unclip_jax.launch.chain import chained
 from unclip_jax.launch.spec import RunSpec
-from unclip_jax.sweeps.driver import Driver
+from unclip_jax.sweeps.driver import Driver, batch
 from unclip_jax.sweeps.results import as_text, text
-from unclip_jax.sweeps.suggest import Nothing, suggest
+from unclip_jax.sweeps.suggest import ADAPTIVE, Nothing, suggest
 from unclip_jax.sweeps.trials import DONE, SweepFolder, Trial, trial_id
 
 EXIT_INTERRUPTED = 75  # as of `unclip train`: start it again to go on
@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
                 sweep,
                 folder,
                 launch,
+                backend=args.on,
                 concurrency=args.concurrency,
                 seed=args.seed,
                 grace=_grace(launch, folder),
@@ -147,7 +148,7 @@ def _spec(args: argparse.Namespace, sweep: Sweep, trial: Trial) -> tuple[RunSpec
     place = argparse.Namespace(**{**vars(args), "home": sweep_folder / "launch"})
     return spec_from(
         place,
-        f"{name[:40]}-{trial.id}",
+        f"{name[:27]}-{trial.id}",
         chained("{python}", commands),
         str(trial.out) if sweep.config else "",
         STEPS if sweep.config else ANY_LINE,
@@ -182,7 +183,7 @@ def _plan(args: argparse.Namespace, sweep: Sweep, folder: SweepFolder, launch: A
     trials: list[Trial] = []
     while not isinstance(found := suggest(sweep, trials, args.seed), Nothing):
         trials.append(Trial(folder.path / "trials" / trial_id(found), len(trials), found))
-        if sweep.space is not None and sweep.space.search in ("tpe", "cma-es"):
+        if sweep.space is not None and sweep.space.search in ADAPTIVE:
             break
     lines = []
     for trial in trials:
@@ -192,4 +193,9 @@ def _plan(args: argparse.Namespace, sweep: Sweep, folder: SweepFolder, launch: A
     if len(trials) < count:
         lines.append(f"# {count - len(trials)} more, chosen by the results of earlier ones")
     spec, packed = launch(trials[0])
-    return "\n".join(lines) + "\n\n" + BACKENDS[args.on].plan(spec, packed)
+    shown = "\n".join(lines) + "\n\n"
+    together = BACKENDS[args.on].together
+    if together is not None and len(trials) > 1 and batch(sweep, args.on):
+        specs = [launch(trial)[0] for trial in trials[: batch(sweep, args.on)]]
+        shown += together.plan(specs, args.concurrency) + "\n"
+    return shown + BACKENDS[args.on].plan(spec, packed)

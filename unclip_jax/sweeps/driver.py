@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from unclip_jax.config.sweeps import Sweep
 from unclip_jax.errors import UserError
@@ -13,11 +13,12 @@ from unclip_jax.launch.record import Record
 from unclip_jax.launch.spec import RunSpec
 from unclip_jax.sweeps import measure
 from unclip_jax.sweeps.prune import hopeless
-from unclip_jax.sweeps.suggest import Nothing, suggest
+from unclip_jax.sweeps.suggest import ADAPTIVE, Nothing, suggest
 from unclip_jax.sweeps.trials import DONE, FAILED, OPEN, PRUNED, SweepFolder, Trial
 
 POLL_SECONDS = 0.2
 PRUNE_SECONDS = 2.0
+LARGEST_BATCH = 500  # trials that a queue is given; clusters take arrays of 1000 by default
 
 Launch = Callable[[Trial], tuple[RunSpec, bytes]]
 Show = Callable[[str], None]
@@ -30,6 +31,12 @@ def _settled(trial: Trial, record: Record) -> bool:
     return trial.pruned or record.state.result != ExitClass.STOPPED.name
 
 
+def batch(sweep: Sweep, backend: str) -> int:
+    """How many trials are handed to a queue together; 0 if they are started one by one."""
+    known = sweep.space is None or sweep.space.search not in ADAPTIVE
+    return LARGEST_BATCH if known and BACKENDS[backend].together is not None else 0
+
+
 class Driver:
     """One sweep in one folder, whose lock the caller holds."""
 
@@ -39,12 +46,14 @@ class Driver:
         folder: SweepFolder,
         launch: Launch,
         *,
+        backend: str,
         concurrency: int,
         seed: int,
         grace: float,
         show: Show,
     ):
         self._sweep, self._folder, self._launch = sweep, folder, launch
+        self._backend = backend
         self._concurrency, self._seed, self._grace, self._show = concurrency, seed, grace, show
         self._running: dict[str, tuple[Record, asyncio.Task[None]]] = {}
         self._stopping = False
@@ -57,7 +66,7 @@ class Driver:
         pruned_at = loop.time()
         try:
             while True:
-                left = self._fill()
+                left = await self._fill()
                 if not self._running:
                     return not left
                 tasks = [task for _, task in self._running.values()]
@@ -70,24 +79,45 @@ class Driver:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
 
-    def _fill(self) -> bool:
+    async def _fill(self) -> bool:
         """Starts as many trials as may run; whether any is left to start later."""
-        while True:
-            if self._stopping:
-                return True
-            trials = self._folder.trials()
-            waiting = [t for t in trials if t.status == OPEN and t.id not in self._running]
-            if len(self._running) >= self._concurrency:
-                return True
-            if waiting:
-                self._start(waiting[0])
-                continue
-            found = suggest(self._sweep, trials, self._seed)
+        room = batch(self._sweep, self._backend) or self._concurrency
+        chosen: list[Trial] = []
+        while not self._stopping and len(self._running) + len(chosen) < room:
+            found = self._next(chosen)
             if isinstance(found, Nothing):
+                await self._start(chosen)
                 return found is Nothing.NOW
-            self._start(self._folder.begin(found))
+            chosen.append(found)
+        await self._start(chosen)
+        return True
 
-    def _start(self, trial: Trial) -> None:
+    def _next(self, chosen: Sequence[Trial]) -> Trial | Nothing:
+        """An open trial that is neither running nor chosen, or else a new one."""
+        trials = self._folder.trials()
+        busy = {*self._running, *(trial.id for trial in chosen)}
+        for trial in trials:
+            if trial.status == OPEN and trial.id not in busy:
+                return trial
+        found = suggest(self._sweep, trials, self._seed)
+        return found if isinstance(found, Nothing) else self._folder.begin(found)
+
+    async def _start(self, trials: Sequence[Trial]) -> None:
+        records = [self._record(trial) for trial in trials]
+        together = BACKENDS[self._backend].together
+        fresh = [record for record in records if record.state.phase == "new"]
+        if together is not None and len(fresh) > 1:
+            at_once = max(1, self._concurrency - len(self._running))
+            for record, job in zip(fresh, await together.submit(fresh, at_once), strict=True):
+                record.change(phase="running", job=job)
+        for trial, record in zip(trials, records, strict=True):
+            settings = " ".join(f"{name}={value}" for name, value in trial.overrides.items())
+            self._show(f"sweep: trial {trial.number} ({trial.id}): {settings}")
+            task = asyncio.create_task(self._supervise(trial, record))
+            self._running[trial.id] = (record, task)
+
+    def _record(self, trial: Trial) -> Record:
+        """The launcher's record of a trial, begun if it was not, with its lock taken."""
         spec, packed = self._launch(trial)
         record = Record(self._folder.path / "launch", spec.name)
         if not record.acquire():
@@ -96,10 +126,7 @@ class Driver:
             begin(record, spec, packed)
             if trial.pruned:
                 record.ask_to_stop(0.0)
-        settings = " ".join(f"{name}={value}" for name, value in trial.overrides.items())
-        self._show(f"sweep: trial {trial.number} ({trial.id}): {settings}")
-        task = asyncio.create_task(self._supervise(trial, record))
-        self._running[trial.id] = (record, task)
+        return record
 
     async def _supervise(self, trial: Trial, record: Record) -> None:
         with open(trial.folder / "launch.log", "a", buffering=1) as log:

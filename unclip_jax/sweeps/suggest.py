@@ -25,6 +25,7 @@ from unclip_jax.config.sweeps import (
 from unclip_jax.errors import UserError
 from unclip_jax.sweeps.trials import DONE, FAILED, OPEN, PRUNED, Trial, canonical, trial_id
 
+ADAPTIVE = ("tpe", "cma-es")  # searches that go by the results of earlier trials
 _FURTHEST = 10_000  # points looked at before a space counts as exhausted
 
 
