@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from unclip_jax.cli import demo, parse
-from unclip_jax.cli.demo_steps import SHARES, Step, steps
+from unclip_jax.cli.demo_steps import Step, shares, steps
 from unclip_jax.errors import UserError
 
 OUT = pathlib.Path("out")
@@ -18,15 +18,16 @@ def test_every_step_is_a_command_that_parses(quick):
         assert hasattr(module, "run")
 
 
-def test_training_time_is_shared_out_whole():
-    assert sum(SHARES.values()) == pytest.approx(1.0)
+@pytest.mark.parametrize(("quick", "runs"), [(False, 4), (True, 5)])
+def test_training_time_is_shared_out_whole(quick, runs):
+    assert sum(shares(quick).values()) == pytest.approx(1.0)
     limits = [
         float(argument.partition("=")[2])
-        for step in steps(OUT, minutes=10, quick=False)
+        for step in steps(OUT, minutes=10, quick=quick)
         for argument in step.arguments
         if argument.startswith("--config.train.time_limit_minutes")
     ]
-    assert len(limits) == 4
+    assert len(limits) == runs
     assert sum(limits) == pytest.approx(10, rel=1e-3)
 
 

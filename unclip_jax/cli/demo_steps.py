@@ -5,8 +5,9 @@ import pathlib
 
 SPLITS = ("train", "val_style", "val_concept")
 
-# Shares of the training time, chosen by what the pictures gain from more of it.
+# Shares of the training time by run, chosen by what the pictures gain from more of it.
 SHARES = {"clip": 0.20, "prior": 0.12, "decoder": 0.45, "upsampler": 0.23}
+QUICK_SHARES = SHARES | {"decoder": 0.37, "upsampler": 0.16, "upsampler_32": 0.15}
 
 PROMPTS = (
     "red apple, fluent 3d style",
@@ -29,23 +30,27 @@ class Step:
     product: pathlib.Path
 
 
+def shares(quick: bool) -> dict[str, float]:
+    """{run: its part of the training time}; the quick demo has a second upsampler."""
+    return QUICK_SHARES if quick else SHARES
+
+
 def steps(out: pathlib.Path, *, minutes: float, quick: bool) -> list[Step]:
     """All steps in order; paths are below `out`."""
     data, runs, bundle = out / "data", out / "runs", out / "bundle"
+    train = {run: _train(run, out, minutes * share, quick) for run, share in shares(quick).items()}
     return [
         _build_data(data, quick),
-        _train("clip", out, minutes, quick),
+        train["clip"],
         Step(
             "CLIP embeddings of all pictures",
             ("embed", "--clip", str(runs / "clip"), "--shards", *_patterns(data)),
             data / ".embedded",
         ),
-        _train("prior", out, minutes, quick),
-        _train("decoder", out, minutes, quick),
-        _train("upsampler", out, minutes, quick),
+        *(step for run, step in train.items() if run != "clip"),
         Step(
             "the bundle",
-            ("export", "--workdir", *(str(runs / s) for s in SHARES), "--out", str(bundle)),
+            ("export", "--workdir", *(str(runs / s) for s in train), "--out", str(bundle)),
             bundle / "bundle.json",
         ),
         _sample(bundle, out / "samples", quick),
@@ -62,21 +67,23 @@ def _patterns(data: pathlib.Path) -> list[str]:
     return [str(data / f"{split}-*.tar") for split in SPLITS]
 
 
-def _train(stage: str, out: pathlib.Path, minutes: float, quick: bool) -> Step:
-    workdir, data = out / "runs" / stage, out / "data"
+def _train(run: str, out: pathlib.Path, minutes: float, quick: bool) -> Step:
+    workdir, data, stage = out / "runs" / run, out / "data", run.partition("_")[0]
     settings = {
         "data.train": str(data / "train-*.tar"),
         "data.validation": str(data / "val_style-*.tar"),
-        "train.time_limit_minutes": f"{minutes * SHARES[stage]:.4g}",
+        "train.time_limit_minutes": f"{minutes:.4g}",
     }
     if stage in ("prior", "decoder"):
         settings |= {"clip.path": str(out / "runs" / "clip"), "data.embeddings": "stored"}
     if quick:  # the smallest networks, as many steps of them as the time allows
         settings |= {"train.duration": "300 epochs", "train.batch_size": "64"}
+    if run == "upsampler_32":
+        settings |= {"model.low_size": "16", "model.image_size": "32"}
     variant = "tiny" if quick else "emoji"
     overrides = [f"--config.{name}={value}" for name, value in settings.items()]
     return Step(
-        f"train the {stage}",
+        f"train the {run}",
         ("train", "--config", f"{stage}:{variant}", "--workdir", str(workdir), *overrides),
         workdir / "done.json",
     )

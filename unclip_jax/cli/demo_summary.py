@@ -1,24 +1,24 @@
 """What `unclip demo` ends with: curves of all runs, and where everything is."""
 
 import pathlib
+from collections.abc import Iterable
 
-from unclip_jax.cli.demo_steps import SHARES
 from unclip_jax.pictures import curves
 from unclip_jax.training.writers import read_metrics
 
 METRICS = ("loss", "validation/loss", "accuracy", "simple_q0", "simple_q3", "grad_norm")
 
 
-def write_summary(out: pathlib.Path, seconds: float) -> str:
+def write_summary(out: pathlib.Path, runs: Iterable[str], seconds: float) -> str:
     """Draws `curves.png` of every run; returns the closing text."""
     lines = [f"\nDone in {seconds / 60:.1f} minutes (this call).", ""]
-    for stage in SHARES:
-        workdir = out / "runs" / stage
+    for run in runs:
+        workdir = out / "runs" / run
         picture = workdir / "curves.png"
         records = read_metrics(workdir)
         present = {name for record in records for name in record}
-        curves({stage: records}, [m for m in METRICS if m in present], title=stage).save(picture)
-        lines.append(f"  {stage + ' curves':22} {picture}")
+        curves({run: records}, [m for m in METRICS if m in present], title=run).save(picture)
+        lines.append(f"  {run + ' curves':22} {picture}")
     report = out / "evaluation" / "report.md"
     lines += [
         f"  pictures from prompts  {out / 'samples' / 'grid.png'}",
