@@ -6,6 +6,7 @@ tests/oracles/test_diffusers_pipeline.py.
 
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -101,6 +102,22 @@ def test_the_command_makes_a_bundle_and_a_folder_again(folder, tmp_path, capsys)
     for name in ("prior", "decoder", "text_proj", "super_res_first", "super_res_last"):
         file = f"{name}/diffusion_pytorch_model.safetensors"
         assert (folder / file).read_bytes() == (again / file).read_bytes()
+
+
+def test_kandinskys_prior_becomes_a_clip_and_a_prior(cascade, folder, tmp_path):
+    """Its folder is karlo's without the rest, and calls the scheduler by another name."""
+    write_folder(cascade, tmp_path / "variation", layout="variation")
+    theirs = tmp_path / "kandinsky"
+    shutil.copytree(folder, theirs, ignore=shutil.ignore_patterns("decoder*", "super_res*"))
+    shutil.copytree(tmp_path / "variation/image_encoder", theirs / "image_encoder")
+    (theirs / "prior_scheduler").rename(theirs / "scheduler")
+    index = {"_class_name": "KandinskyV22PriorPipeline", "prior": ["diffusers", "PriorTransformer"]}
+    (theirs / "model_index.json").write_text(json.dumps(index))
+    found = read_folder(theirs)
+    assert list(found.named()) == ["clip", "prior"]
+    assert found.clip.model.towers == "both"
+    jax.tree.map(np.testing.assert_array_equal, found.prior.params, cascade.prior.params)
+    assert found.prior.config.sampling.clip_range == cascade.prior.config.sampling.clip_range
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from karlo_cascade import make_stage
 from safetensors.numpy import save_file
 
 from unclip_jax.cli import main
@@ -13,7 +14,9 @@ from unclip_jax.cli.frozen import load_clip
 from unclip_jax.errors import UserError
 from unclip_jax.interop import read_bundle
 from unclip_jax.interop.clip_facts import Facts, clip_model, facts_of_config
+from unclip_jax.interop.clip_folder import write_clip_folder
 from unclip_jax.interop.clip_weights import export_clip
+from unclip_jax.interop.import_clip import import_clip_stage
 from unclip_jax.models import CLIP_SIZES, Clip
 from unclip_jax.stages.clip import make_clip
 
@@ -70,6 +73,35 @@ def test_a_folder_of_the_hub_becomes_a_clip_to_build_on(clip, tmp_path, capsys, 
     jax.tree.map(np.testing.assert_array_equal, got, wanted)
     stage = read_bundle(out).cascade.clip
     assert stage.provenance["imported_from"][0]["name"].endswith(".safetensors")
+
+
+def test_openais_layout_goes_out_and_comes_back_by_its_marks(tmp_path):
+    """One file, which says the activation and the heads by being OpenAI's."""
+    sizes = {"vision_width": 64, "vision_heads": 1, "text_width": 64, "text_heads": 1}
+    clip = make_stage("clip", **sizes)
+    write_clip_folder(clip, tmp_path / "openai", "openai")
+    assert [p.name for p in (tmp_path / "openai").iterdir()] == ["model.safetensors"]
+    found = import_clip_stage(tmp_path / "openai")
+    assert found.weights_sha256 == clip.weights_sha256
+    assert found.model == clip.model
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("vision_heads", 2),
+        ("text_heads", 2),
+        ("activation", "gelu"),
+        ("loss", "sigmoid"),
+        ("text_mlp_dim", 32),
+    ],
+)
+def test_what_openais_class_cannot_be_is_refused(setting, value, tmp_path):
+    sizes = {"vision_width": 64, "vision_heads": 1, "text_width": 64, "text_heads": 1}
+    clip = make_stage("clip", **{**sizes, setting: value})
+    with pytest.raises(UserError, match=f"no other {setting}"):
+        write_clip_folder(clip, tmp_path / "openai", "openai")
+    assert not (tmp_path / "openai").exists()
 
 
 def test_options_stand_in_for_a_missing_config(clip, tmp_path, capsys):

@@ -119,6 +119,20 @@ def keys_of(count):
     return rng.example_keys(jax.random.key(7), "karlo", 0, count)
 
 
+def draw_embeddings(cascade, captions=CAPTIONS):
+    """Image embeddings [B, D] of captions."""
+    clip, prior = cascade.clip, cascade.prior
+    frozen = {"clip": clip.params, "statistics": dict(prior.statistics)}
+    tokens, no = jnp.asarray(tokenize(captions, 77)), jnp.zeros(len(captions), bool)
+    run = jax.jit(partial(sample_prior, prior.config, prior.model, clip.model))
+    return np.asarray(
+        run(
+            prior.params, frozen, Captions(tokens, no), Captions(tokens, ~no),
+            keys_of(len(captions)), make_plan(prior.config),
+        )
+    )  # fmt: skip
+
+
 def draw(cascade, captions=CAPTIONS):
     """{"embedding": [B, D], "small": [B, 16, 16, 3], "large": [B, 32, 32, 3]}, float, in [-1, 1].
 

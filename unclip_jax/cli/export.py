@@ -9,8 +9,8 @@ shards.
   diffusers   a folder for diffusers' UnCLIPPipeline, or diffusers-variation for
               UnCLIPImageVariationPipeline
   stablehlo   programs that run with jax and numpy alone, on CPU, CUDA and TPU
-  clip-huggingface, clip-openclip
-              the CLIP alone, a folder for transformers or for open_clip
+  clip-huggingface, clip-openclip, clip-openai
+              the CLIP alone, a folder for transformers, for open_clip or for OpenAI's own code
 
 Example:
   unclip export --workdir runs/clip runs/prior runs/decoder runs/upsampler --out bundle
@@ -32,8 +32,8 @@ from unclip_jax.interop import Extras, model_card, write_bundle
 from unclip_jax.interop.tensor_files import BUNDLE_DTYPES, MAX_BYTES
 
 FORMATS = (
-    *("bundle", "diffusers", "diffusers-variation", "clip-huggingface", "clip-openclip"),
-    "stablehlo",
+    *("bundle", "diffusers", "diffusers-variation", "stablehlo"),
+    *("clip-huggingface", "clip-openclip", "clip-openai"),
 )
 
 
@@ -74,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
         if clip is None:
             raise UserError(f"--format {args.format}: there is no CLIP among these stages")
         cascade = Cascade(clip=clip)
-        dialect = {"clip-openclip": "open_clip"}.get(args.format, "huggingface")
+        name = args.format.removeprefix("clip-")
+        dialect = {"openclip": "open_clip"}.get(name, name)
         write_clip_folder(clip, args.out, dialect, dtype=args.dtype, max_file_bytes=limit)
     elif args.format == "stablehlo":
         from unclip_jax.interop.stablehlo import write_stablehlo

@@ -1,12 +1,14 @@
 """Make a bundle of a diffusers unCLIP folder, such as karlo's: every weight, bit for bit.
 
-Reads folders of UnCLIPPipeline and UnCLIPImageVariationPipeline; diffusers itself is not needed.
+Reads folders of UnCLIPPipeline and UnCLIPImageVariationPipeline, and of Kandinsky 2's priors, which
+become a CLIP and a prior; diffusers itself is not needed.
 Text-to-image folders have no CLIP image tower: lend them another folder's to edit pictures with the
 bundle or to fine-tune from it.
 
 Example:
   unclip import diffusers karlo-v1-alpha --out karlo
   unclip import diffusers karlo-v1-alpha --image-encoder karlo-image-variations --out karlo
+  unclip import diffusers kandinsky-2-2-prior --out kandinsky
 """
 
 import argparse

@@ -21,7 +21,7 @@ from unclip_jax.models.text_tower import VOCAB_SIZE
 
 StateDict = Mapping[str, np.ndarray]
 
-OPENAI_MARKS = {"input_resolution", "context_length", "vocab_size"}
+OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 OPENAI_HEAD_DIM = 64
 
 
@@ -188,7 +188,7 @@ def _layers(state: StateDict, name: str) -> tuple[int, int]:
 
 
 def _of_openai(state: StateDict, sizes: Mapping[str, Any]) -> Facts:
-    if not state.keys() >= OPENAI_MARKS:
+    if not state.keys() >= set(OPENAI_MARKS):
         return Facts()
     heads = (sizes[f"{tower}_width"] // OPENAI_HEAD_DIM for tower in ("vision", "text"))
     return Facts("quick_gelu", *heads)

@@ -17,6 +17,7 @@ import numpy as np
 from unclip_jax.core import trees
 from unclip_jax.errors import UserError, did_you_mean
 from unclip_jax.interop import tensor_map
+from unclip_jax.interop.clip_facts import OPENAI_MARKS
 from unclip_jax.interop.foreign import read_state_dict
 from unclip_jax.interop.tensor_map import Entry, StateDict, linear, norm
 from unclip_jax.models.clip import Clip
@@ -29,9 +30,7 @@ TOWERS = ("vision", "text")
 
 # Facts about the model, or constant tables, that some files store beside the weights.
 _NOT_WEIGHTS = {
-    "input_resolution",
-    "context_length",
-    "vocab_size",
+    *OPENAI_MARKS,
     "attn_mask",
     "text_model.embeddings.position_ids",
     "vision_model.embeddings.position_ids",

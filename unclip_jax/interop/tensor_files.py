@@ -56,8 +56,11 @@ def save_indexed(
     dtype: str = "float32",
     max_bytes: int = MAX_BYTES,
 ) -> None:
-    """Writes a state dict as PyTorch's libraries do: with an index if there are several files."""
-    state = {k: np.asarray(v).astype(DTYPES[dtype]) for k, v in state.items()}
+    """Writes a state dict as PyTorch's libraries do: with an index if there are several files.
+
+    Integers stay what they are.
+    """
+    state = {k: v.astype(DTYPES[dtype]) if v.dtype.kind == "f" else v for k, v in state.items()}
     parts = _save_parts(state, folder, stem, max_bytes, "pt")
     if len(parts) == 1:
         return

@@ -85,10 +85,12 @@ def read_clip(text: pathlib.Path, vision: pathlib.Path | None, origin: Origin) -
     return imported_stage(config, load, source=str(text.parent), provenance={"imported": origin})
 
 
-def read_prior(folder: pathlib.Path, clip: TrainedStage, origin: Origin) -> TrainedStage:
+def read_prior(
+    folder: pathlib.Path, clip: TrainedStage, origin: Origin, scheduler: str = "prior_scheduler"
+) -> TrainedStage:
     """The stage of PriorTransformer and its scheduler."""
     theirs = read_json(folder / "prior" / "config.json")
-    diffusion, clip_range = _process(folder / "prior_scheduler")
+    diffusion, clip_range = _process(folder / scheduler)
     chosen = {**sampling.PRIOR, "clip_range": clip_range}
     config = imported_config("prior", configs.prior_model(theirs), diffusion, chosen)
     model: Any = config.model

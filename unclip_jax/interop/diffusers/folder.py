@@ -1,4 +1,4 @@
-"""Whole unCLIP folders of diffusers: text-to-image and image variation.
+"""Whole unCLIP folders of diffusers, to read and to write; Kandinsky 2's priors, to read.
 
 The numbers are those of the weights, bit for bit, in both directions. What only we know (training,
 samplers' steps) is not in such a folder: a stage that is read samples with karlo's numbers.
@@ -26,12 +26,14 @@ from unclip_jax.interop.tokenizer_files import write_json, write_tokenizer
 INDEX = "model_index.json"
 WRITTEN_FOR = "0.37.1"  # the last diffusers that loads such a folder without help
 LAYOUTS = {"text-to-image": "UnCLIPPipeline", "variation": "UnCLIPImageVariationPipeline"}
+# A CLIP and karlo's prior of other sizes. Their decoder, a latent U-Net, has no counterpart here.
+PRIORS = ("KandinskyPriorPipeline", "KandinskyV22PriorPipeline", "KandinskyV22PriorEmb2EmbPipeline")
 
 
 def read_folder(
     path: str | os.PathLike[str], image_encoder: str | os.PathLike[str] | None = None
 ) -> Cascade:
-    """The cascade in a folder of UnCLIPPipeline or UnCLIPImageVariationPipeline.
+    """The cascade in a folder of UnCLIPPipeline or UnCLIPImageVariationPipeline, or of `PRIORS`.
 
     Args:
       image_encoder: a folder with CLIP's image tower (or with an image_encoder/ in it), for a
@@ -42,11 +44,9 @@ def read_folder(
     """
     folder = pathlib.Path(path)
     index = read_json(folder / INDEX)
-    if index.get("_class_name") not in LAYOUTS.values():
-        raise UserError(
-            f"{folder / INDEX} is of {index.get('_class_name')!r}, not of "
-            f"{' or '.join(LAYOUTS.values())}"
-        )
+    kind, known = index.get("_class_name"), (*LAYOUTS.values(), *PRIORS)
+    if kind not in known:
+        raise UserError(f"{folder / INDEX} is of {kind!r}, not one of {', '.join(known)}")
     vision = folder / "image_encoder"
     if image_encoder is not None:
         vision = pathlib.Path(image_encoder)
@@ -55,6 +55,8 @@ def read_folder(
     clip = components.read_clip(
         folder / "text_encoder", vision if vision.is_dir() else None, origin
     )
+    if kind in PRIORS:
+        return compose([clip, components.read_prior(folder, clip, origin, "scheduler")])
     stages = [clip]
     if "prior" in index:
         stages.append(components.read_prior(folder, clip, origin))
