@@ -75,7 +75,7 @@ def test_a_restricted_process_cannot_make(what, tmp_path):
         import sys
         sys.path.insert(0, {str(foreign._READER.parent)!r})
         import ctypes, os, pickle_reader, socket, subprocess
-        pickle_reader.restrict(sys.argv[2], 1000)
+        pickle_reader.restrict(sys.argv[2], 1000, 60)
         try:
             {ATTEMPTS[what]}
         except PermissionError as error:
@@ -97,7 +97,7 @@ def test_memory_and_time_are_limited(tmp_path):
         import sys
         sys.path.insert(0, {str(foreign._READER.parent)!r})
         import pickle_reader, resource
-        pickle_reader.restrict("target", 1000)
+        pickle_reader.restrict("target", 1000, 7)
         print(*(resource.getrlimit(r)[0] for r in (resource.RLIMIT_AS, resource.RLIMIT_CPU)))
         """
     )
@@ -105,4 +105,18 @@ def test_memory_and_time_are_limited(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     memory, seconds = map(int, done.stdout.split())
     assert memory <= 16 * pickle_reader.GIB + 6000
-    assert seconds <= 60
+    assert 7 < seconds < 7 + 10  # from then on, after what its start took
+
+
+def test_a_reader_that_uses_up_its_time_is_ended(tmp_path, monkeypatch):
+    (tmp_path / "weights.pt").write_bytes(b"")
+    reader = tmp_path / "reader.py"
+    reader.write_text(
+        f"import sys; sys.path.insert(0, {str(foreign._READER.parent)!r})\n"
+        "import pickle_reader; pickle_reader.restrict(sys.argv[2], 0, int(sys.argv[3]))\n"
+        "while True: pass\n"
+    )
+    monkeypatch.setattr(foreign, "_READER", reader)
+    monkeypatch.setattr(foreign, "MIN_SECONDS", 0)
+    with pytest.raises(UserError, match="more processor time than weights of its size need"):
+        read_state_dict(tmp_path / "weights.pt")

@@ -99,7 +99,7 @@ def _check_openai(model: ClipModel) -> None:
 def _openai_marks(model: ClipModel) -> dict[str, np.ndarray]:
     """The scalars by which OpenAI's files are known; its loader drops them."""
     marks = (model.image_size, model.context_length, VOCAB_SIZE)
-    return dict(zip(OPENAI_MARKS, map(np.int64, marks), strict=True))
+    return dict(zip(OPENAI_MARKS, np.array(marks), strict=True))
 
 
 def _huggingface(model: ClipModel) -> dict[str, Any]:

@@ -7,6 +7,7 @@ or take more memory and time than the file warrants (`pickle_reader.py`). It han
 
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from safetensors.flax import load_file  # unlike safetensors.numpy it knows bflo
 from unclip_jax.errors import UserError
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".th")
+MIN_SECONDS, BYTES_PER_SECOND = 60, 10**7  # of processor time for a pickle, generously
 TIMEOUT_SECONDS = 3600
 _READER = pathlib.Path(__file__).with_name("pickle_reader.py")
 
@@ -86,7 +88,9 @@ def _read_pickle(path: pathlib.Path) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as scratch:
         target = pathlib.Path(scratch) / "weights.safetensors"
         # -I: neither the current folder nor PYTHONPATH can put another torch before the real one.
-        command = [sys.executable, "-I", str(_READER), str(path.absolute()), str(target)]
+        seconds = MIN_SECONDS + path.stat().st_size // BYTES_PER_SECOND
+        command = [sys.executable, "-I", str(_READER)]
+        command += [str(path.absolute()), str(target), str(seconds)]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
@@ -94,9 +98,17 @@ def _read_pickle(path: pathlib.Path) -> dict[str, np.ndarray]:
         except subprocess.TimeoutExpired:
             raise UserError(f"{path}: reading it took more than an hour") from None
         if done.returncode or not target.is_file():
-            lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
             raise UserError(
-                f"{path} can't be read: {lines[-1]}; save its state_dict as .safetensors where you "
-                "trust it, and import that"
+                f"{path} can't be read: {_why(done)}; save its state_dict as .safetensors where "
+                "you trust it, and import that"
             )
         return read_state_dict(target)
+
+
+def _why(done: subprocess.CompletedProcess[str]) -> str:
+    """Why a reader failed, in one line."""
+    if done.returncode == -signal.SIGXCPU:
+        return "it takes more processor time than weights of its size need"
+    if done.returncode < 0:
+        return f"its reader was ended by {signal.Signals(-done.returncode).name}"
+    return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

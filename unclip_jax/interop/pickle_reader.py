@@ -1,4 +1,4 @@
-"""A program of its own: python -I pickle_reader.py WEIGHTS TARGET.safetensors
+"""A program of its own: python -I pickle_reader.py WEIGHTS TARGET.safetensors SECONDS
 
 Reads a pickled state dict with torch's `weights_only=True` and writes its tensors as safetensors,
 after giving up what reading weights does not need:
@@ -6,16 +6,18 @@ after giving up what reading weights does not need:
 * an audit hook, which Python code can't remove, refuses sockets, new processes, loading libraries
   and writing any file but the target;
 * where the kernel allows it, a network namespace without a network;
-* limits on memory, processor time, file size and core dumps, in proportion to the file.
+* limits on memory, file size and core dumps, in proportion to the file, and on processor time.
 
 It imports nothing of unclip_jax. The last line on stderr says what is wrong.
 """
 
 import contextlib
 import ctypes
+import math
 import os
 import resource
 import sys
+import time
 from typing import Any
 
 OLDEST_TORCH = (2, 6)  # CVE-2025-32434: weights_only could be evaded before
@@ -28,18 +30,24 @@ FORBIDDEN = (
 )
 
 
-def restrict(target: str, file_bytes: int) -> None:
-    """Gives up, for good, what is listed in the module's docstring."""
+def restrict(target: str, file_bytes: int, seconds: int) -> None:
+    """Gives up, for good, what is listed in the module's docstring.
+
+    Args:
+      seconds: of processor time from now on; SIGXCPU ends the process then.
+    """
     _leave_network()
     for limit, value in (
         (resource.RLIMIT_AS, 16 * GIB + 6 * file_bytes),
-        (resource.RLIMIT_CPU, 60 + file_bytes // 10**7),
+        (resource.RLIMIT_CPU, math.ceil(time.process_time()) + seconds),
         (resource.RLIMIT_FSIZE, GIB // 4 + 4 * file_bytes),
         (resource.RLIMIT_CORE, 0),
     ):
         hard = resource.getrlimit(limit)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(limit, (value, value))
+        hard = sys.maxsize if hard == resource.RLIM_INFINITY else hard
+        # Of processor time the hard limit, which kills without a word, is a second later.
+        later = value + (limit == resource.RLIMIT_CPU)
+        resource.setrlimit(limit, (min(value, hard), min(later, hard)))
     sys.addaudithook(lambda event, arguments: _audit(event, arguments, target))
 
 
@@ -80,7 +88,7 @@ def tensors_of(found: Any) -> dict[str, Any]:
     }
 
 
-def main(source: str, target: str) -> int:
+def main(source: str, target: str, seconds: str) -> int:
     """Converts; exit code 1 with one line on stderr if it can't be done."""
     try:
         import torch
@@ -91,7 +99,7 @@ def main(source: str, target: str) -> int:
     if version < OLDEST_TORCH:
         return _fail(f"torch {torch.__version__} cannot read pickles safely: install 2.6 or newer")
     torch.set_num_threads(1)
-    restrict(target, os.path.getsize(source))
+    restrict(target, os.path.getsize(source), int(seconds))
     try:
         tensors = tensors_of(torch.load(source, map_location="cpu", weights_only=True))
         if not tensors:
