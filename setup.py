@@ -76,7 +76,8 @@ setup(
     python_requires=">=3.11",
     packages=[
         *find_packages(include=["unclip_jax*"]),
-        *("unclip_jax.configs", "unclip_jax.configs.sweeps", "unclip_jax.launch"),
+        *("unclip_jax.configs", "unclip_jax.configs.sweeps"),
+        *("unclip_jax.launch", "unclip_jax.launch.agent"),
     ],
     package_dir={"unclip_jax.configs": "configs", "unclip_jax.launch": "launch"},
     package_data={"unclip_jax.data.emoji": ["licenses/*.txt"]},

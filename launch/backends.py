@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from . import (
     commands,
     dry_run,
+    gcp_request,
     gcp_tpu,
     jobset,
     scheduled,
@@ -97,10 +98,10 @@ BACKENDS = {
         group="slurm",
     ),
     "gcp-tpu": Backend(
-        plan=gcp_tpu.plan,
+        plan=gcp_request.plan,
         place=gcp_tpu.TpuPlace,
-        check=gcp_tpu.check,
-        processes=lambda spec: gcp_tpu.hosts_of(spec.get("accelerator", "")),
+        check=gcp_request.check,
+        processes=lambda spec: gcp_request.hosts_of(spec.get("accelerator", "")),
         extras="tpu,gcs",
         group="tpu",
     ),

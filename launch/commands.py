@@ -1,16 +1,19 @@
 """What is run on the hosts, as pure functions of the spec: `--dry-run` prints just these."""
 
+import functools
 import hashlib
+import io
 import json
 import pathlib
 import shlex
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .spec import Host, RunSpec
 
 HERE = pathlib.Path(__file__).resolve().parent
-AGENT, AGENT_CODE = HERE / "agent.py", HERE / "agent_code.py"
+AGENT = HERE / "agent"  # a folder that Python runs as it is; pushed as one file, by `agent_app`
 HIDDEN = "(taken from the environment)"  # what a secret looks like in a dry run
 
 # Proxies stand between processes that must find each other, and make JAX hang at its start.
@@ -116,24 +119,20 @@ def status(spec: RunSpec, attempt: int, process: int) -> tuple[str, ...]:
 
 def prepare(spec: RunSpec, host: Host, packed: bytes) -> list[Command]:
     """What a host needs before the first process: the agent, the code, the environment."""
-    commands = [Command(host, "put the agent there", *_put(spec, AGENT))]
+    commands = [Command(host, "put the agent there", *_put_agent(spec))]
     if spec.setup:
         commands.append(Command(host, "set it up", ("sh", "-c", spec.setup)))
     if spec.code is None:
         return commands
-    unpack = (spec.host_python, _remote(spec, AGENT_CODE))
     code = code_folder(spec)
-    commands += [
-        Command(host, "put the code's agent there", *_put(spec, AGENT_CODE)),
-        Command(host, "unpack the code", (*unpack, "unpack", code), packed),
-    ]
+    commands.append(Command(host, "unpack the code", _agent(spec, "unpack", code), packed))
     if spec.install is not None:
         for what, folder, steps in (
             ("install the environment", venv_folder(spec), _environment_steps(spec)),
             ("install the code", _packages(spec), _package_steps(spec)),
         ):
             job = json.dumps({"commands": steps}).encode()
-            commands.append(Command(host, what, (*unpack, "install", folder), job))
+            commands.append(Command(host, what, _agent(spec, "install", folder), job))
     return commands
 
 
@@ -186,19 +185,28 @@ def _cwd(spec: RunSpec) -> str:
 
 
 def _agent(spec: RunSpec, *arguments: str) -> tuple[str, ...]:
-    place = str(AGENT) if spec.backend == "local" else _remote(spec, AGENT)
+    place = str(AGENT) if spec.backend == "local" else _agent_there(spec)
     return (spec.host_python, place, *arguments)
 
 
-def _remote(spec: RunSpec, script: pathlib.Path) -> str:
-    digest = hashlib.sha256(script.read_bytes()).hexdigest()[:16]
-    return f"{spec.root}/agent/{digest}/{script.name}"
+@functools.cache
+def agent_app() -> bytes:
+    """The agent as a zip file that Python runs; the same code gives the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as app:
+        for path in sorted(AGENT.glob("*.py")):
+            app.writestr(zipfile.ZipInfo(path.name), path.read_bytes())
+    return buffer.getvalue()
 
 
-def _put(spec: RunSpec, script: pathlib.Path) -> tuple[tuple[str, ...], bytes]:
-    """(argv, standard input) that write a file, whole or not at all."""
-    place = _remote(spec, script)
+def _agent_there(spec: RunSpec) -> str:
+    return f"{spec.root}/agent/{hashlib.sha256(agent_app()).hexdigest()[:16]}/agent.pyz"
+
+
+def _put_agent(spec: RunSpec) -> tuple[tuple[str, ...], bytes]:
+    """(argv, standard input) that write it, whole or not at all."""
+    place = _agent_there(spec)
     folder = place.rpartition("/")[0]
     folder, place = shlex.quote(folder), shlex.quote(place)
     shell = f"umask 077; mkdir -p {folder} && cat > {place}.$$ && mv {place}.$$ {place}"
-    return ("sh", "-c", shell), script.read_bytes()
+    return ("sh", "-c", shell), agent_app()

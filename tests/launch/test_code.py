@@ -12,7 +12,7 @@ import pytest
 from unclip_jax.errors import UserError
 from unclip_jax.launch import secrets
 from unclip_jax.launch.code import LARGEST_FILE, lock_of, pack
-from unclip_jax.launch.commands import AGENT_CODE
+from unclip_jax.launch.commands import AGENT, agent_app
 
 # Put together here, so that this file may be pushed itself.
 PRIVATE_KEY = "-----BEGIN OPENSSH " + "PRIVATE KEY-----"
@@ -90,8 +90,18 @@ def test_the_lock_follows_what_pins_the_environment(repository):
     assert lock_of(repository, "python3") != first
 
 
+def test_the_pushed_agent_needs_nothing_but_python(tmp_path):
+    path = tmp_path / "agent.pyz"
+    path.write_bytes(agent_app())
+    agent_app.cache_clear()
+    assert agent_app() == path.read_bytes()  # hosts know it by its hash
+    argv = [sys.executable, "-I", "-S", str(path), "status", str(tmp_path / "nothing")]
+    ran = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert json.loads(ran.stdout)["state"] == "absent"
+
+
 def unpack(folder, packed):
-    argv = [sys.executable, str(AGENT_CODE), "unpack", str(folder)]
+    argv = [sys.executable, str(AGENT), "unpack", str(folder)]
     return subprocess.run(argv, input=packed, capture_output=True)
 
 
@@ -122,7 +132,7 @@ def test_installing_runs_once_and_not_half(tmp_path):
     folder, count = tmp_path / "venv", tmp_path / "count"
     shell = f"mkdir -p {folder}; echo x >> {count}; test -e {tmp_path}/ready"
     job = json.dumps({"commands": [["sh", "-c", shell]]}).encode()
-    argv = [sys.executable, str(AGENT_CODE), "install", str(folder)]
+    argv = [sys.executable, str(AGENT), "install", str(folder)]
     states = []
     for ready in (False, True, True):
         if ready:

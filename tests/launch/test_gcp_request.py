@@ -10,7 +10,7 @@ import urllib.parse
 
 import pytest
 
-from unclip_jax.launch import gcp_tpu
+from unclip_jax.launch import gcp_request
 from unclip_jax.launch.spec import RunSpec, Tpu
 
 pytestmark = [
@@ -92,7 +92,7 @@ def spec(tmp_path, **settings):
 
 
 def ours(spec):
-    address, body = gcp_tpu.request(spec)
+    address, body = gcp_request.request(spec)
     parts = urllib.parse.urlparse(f"/v2/{address}")
     return parts.path, dict(urllib.parse.parse_qsl(parts.query)), body
 

@@ -14,7 +14,8 @@ import pytest
 
 from unclip_jax.errors import UserError
 from unclip_jax.launch import gcp_tpu
-from unclip_jax.launch.gcp_tpu import Action, TpuPlace, hosts_of, next_action, node_id
+from unclip_jax.launch.gcp_request import hosts_of, node_id, request
+from unclip_jax.launch.gcp_tpu import Action, TpuPlace, next_action
 from unclip_jax.launch.hosts import HostLost
 from unclip_jax.launch.record import Record
 from unclip_jax.launch.spec import RunSpec, Tpu
@@ -276,7 +277,7 @@ class TestAgainstTheFake:
     def test_no_capacity_has_a_deadline(self, place):
         fake, tpu, record, said = place
         settings = dataclasses.replace(record.spec.tpu, deadline_minutes=0.005)
-        short = TpuPlace(dataclasses.replace(record.spec, tpu=settings), tpu._client)
+        short = TpuPlace(dataclasses.replace(record.spec, tpu=settings), tpu._api._client)
         with pytest.raises(UserError, match="no capacity"):
             self.hosts((fake, short, record, said))
 
@@ -293,7 +294,7 @@ class TestAgainstTheFake:
         fake, _, record, _ = place
         fake.states = list(WAY)
         self.hosts(place)
-        _, body = gcp_tpu.request(record.spec)
+        _, body = request(record.spec)
         sent = fake.tpu_v2.QueuedResource.from_json(json.dumps(body))
         fake.created[0].queued_resource.state = None
         assert fake.created[0].queued_resource.tpu == sent.tpu

@@ -1,11 +1,6 @@
-"""What puts code on a host: one file, standard library only, Python 3.8 or newer.
-
-agent_code.py unpack FOLDER < code.tar.gz  unpacks pushed code, once
-agent_code.py install FOLDER < job.json    runs install commands, once
-"""
+"""Putting pushed code and a Python environment on a host, whole or not at all."""
 
 import fcntl
-import json
 import os
 import subprocess
 import sys
@@ -52,17 +47,3 @@ def install(folder, job):
         with open(done, "w"):
             pass
     return "installed"
-
-
-def main(arguments):
-    command, folder = arguments
-    if command == "unpack":
-        print(json.dumps({"state": unpack(folder, sys.stdin.buffer)}))
-    elif command == "install":
-        print(json.dumps({"state": install(folder, json.load(sys.stdin))}))
-    else:
-        raise SystemExit(f"no command {command}")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
