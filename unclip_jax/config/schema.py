@@ -1,4 +1,5 @@
-"""What a run is: frozen dataclasses, the one place where a setting and its default are declared.
+"""What a run is: frozen dataclasses, the one place where a setting and its default are declared
+(those of the data and of diffusion stand in files of their own beside this one).
 
 A config file states only what differs from these defaults; `unclip inspect config` prints all.
 Nothing here computes: `load.py` reads files and overrides, `checks.py` holds the cross-field rules.
@@ -7,6 +8,9 @@ A field without a default has no honest one and must be given.
 
 from dataclasses import dataclass, field
 from typing import Literal
+
+from unclip_jax.config.data_settings import Data
+from unclip_jax.config.diffusion_settings import Diffusion, Sampling
 
 StageName = Literal["clip", "prior", "decoder", "upsampler"]
 Activation = Literal["gelu", "quick_gelu"]
@@ -117,90 +121,6 @@ MODEL_OF_STAGE: dict[str, type] = {
     "decoder": DecoderModel,
     "upsampler": UpsamplerModel,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Diffusion:
-    """Noise, target and loss; ignored by the stage `clip`."""
-
-    schedule: str = "cosine"
-    num_steps: int = 1000
-    prediction: Literal["x0", "epsilon", "v"] = "epsilon"
-    learned_variance: bool = False
-    loss: Literal["l2", "l1", "huber"] = "l2"
-    huber_delta: float = 1.0  # where the Huber loss turns from quadratic to linear
-    weighting: Literal["unit", "min_snr", "p2"] = "unit"
-    min_snr_gamma: float = 5.0
-    p2_gamma: float = 1.0
-    p2_k: float = 1.0
-    vlb_weight: float = 1e-3
-    time_sampler: Literal["uniform", "stratified", "importance"] = "uniform"
-    reference_size: int | None = None  # picture side that `schedule` is for: log-SNR is shifted
-    zero_terminal_snr: bool = False  # stretch the schedule until its last step is pure noise
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How pictures are drawn from this stage unless a command says otherwise."""
-
-    sampler: str = "ddim"
-    steps: int = 25
-    spacing: str | None = None  # "10,10,3,2,2", "ddim25" or "fast27" instead of `steps`
-    guidance_scale: float = 1.0
-    text_guidance_scale: float | None = None  # of the decoder: the text's own, see docs/diffusion
-    guidance_interval: tuple[int, ...] | None = None  # first and last timestep with guidance
-    guidance_rescale: float = 0.0  # 0..1: how far to restore the standard deviation
-    eta: float = 0.0  # of DDIM: 0 is deterministic, 1 has the variance of DDPM
-    variance: Literal["fixed_small", "fixed_large", "learned_range"] | None = None  # of DDPM
-    moments: tuple[float, ...] = ()  # of Analytic-DPM, as `unclip moments` estimates them
-    clip_range: float | None = 1.0  # bound on the predicted x0; None leaves it free
-    thresholding: Literal["static", "dynamic"] = "static"  # dynamic: by a quantile of |x0|
-    threshold_quantile: float = 0.995
-    low_noise: float = 0.0  # of an upsampler with noise_augmentation: put on the small picture
-    candidates: int = 1  # of the prior: the one nearest to the text embedding is kept
-    compute: Literal["float32", "bfloat16"] | None = None  # of the networks; None: as in training
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One data set of a mixture: its share of the examples is weight / sum of weights."""
-
-    shards: str
-    weight: float = 1.0
-    where: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """What to read, and what is made of a sample. See docs/data.md.
-
-    Sources are patterns of shards (globs, {000..099}), folders, `tfds:DIR` or `shapes:COUNT`.
-    """
-
-    train: str | None = None  # one data set, or
-    # several; weights may change in a run. Configs are hashed as static arguments, dicts can't be.
-    mixture: dict[str, Part] = field(default_factory=dict, hash=False)
-    validation: str | None = None
-    where: tuple[str, ...] = ()  # filters of `train` on the samples' json: "aesthetic >= 5"
-    embeddings: Literal["computed", "stored"] = "computed"
-    text_features: Literal["computed", "stored"] = "computed"  # CLIP's, of captions
-    caption_fields: tuple[str, ...] = ("txt", "text", "caption")  # "json:KEY": from the json
-    caption_choice: Literal["first", "random"] = "first"
-    empty_caption: Literal["substitute", "keep"] = "substitute"
-    crop: Literal["center", "random"] = "center"
-    min_crop: float = 1.0  # least side of a random crop / shorter side of the picture
-    flip: bool = False
-    quality: Literal[1, 2] = 1  # decoded side / wanted side before the last resize
-    min_side: int = 1  # smaller pictures are bad samples
-    max_aspect: float | None = None  # longer side / shorter side; above is a bad sample
-    max_bad_fraction: float = 0.01  # more than this of 10,000 rows stops the run
-    lanes: int | None = None  # of the order; None chooses by the size of the data
-    chunk: int | None = None
-    window: int | None = None
-    counts: Literal["indexed", "published"] = "indexed"  # where the shards' sizes come from
-    missing_shards: Literal["error", "skip"] = "error"
-    index_dir: str | None = None  # for read-only or remote shards
-    workers: int = 0  # processes that read and decode; 0 uses threads
 
 
 @dataclass(frozen=True, kw_only=True)

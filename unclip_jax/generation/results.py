@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from unclip_jax.config.schema import Sampling
+from unclip_jax.config.diffusion_settings import Sampling
 from unclip_jax.errors import UserError
 
 Stages = Mapping[str, UInt8[np.ndarray, "..."]]

@@ -7,7 +7,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from unclip_jax.config.schema import Data, Precision, RunConfig, Sampling
+from unclip_jax.config.data_settings import Data
+from unclip_jax.config.diffusion_settings import Sampling
+from unclip_jax.config.schema import Precision, RunConfig
 from unclip_jax.config.typed import build, to_plain
 from unclip_jax.diffusion import SAMPLERS
 from unclip_jax.errors import UserError, did_you_mean

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from unclip_jax.config.schema import Sampling
+from unclip_jax.config.diffusion_settings import Sampling
 from unclip_jax.errors import UserError, did_you_mean
 from unclip_jax.interop import manifest, model_card
 

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from unclip_jax.config.schema import Diffusion, RunConfig, Sampling
+from unclip_jax.config.diffusion_settings import Diffusion, Sampling
+from unclip_jax.config.schema import RunConfig
 from unclip_jax.diffusion import (
     Denoiser,
     DynamicThresholding,

@@ -4,8 +4,8 @@ import dataclasses
 
 from unclip_jax import data
 from unclip_jax.config import RunConfig
+from unclip_jax.config.data_settings import Data
 from unclip_jax.config.needs import BatchNeeds
-from unclip_jax.config.schema import Data
 
 
 def training_data(config: Data, needs: BatchNeeds) -> data.Dataset | data.Mixture:

@@ -8,7 +8,8 @@ an error by name, never ignored.
 from collections.abc import Mapping
 from typing import Any
 
-from unclip_jax.config.schema import ClipModel, DecoderModel, Diffusion, PriorModel, UpsamplerModel
+from unclip_jax.config.diffusion_settings import Diffusion
+from unclip_jax.config.schema import ClipModel, DecoderModel, PriorModel, UpsamplerModel
 from unclip_jax.errors import UserError
 
 Settings = dict[str, Any]
