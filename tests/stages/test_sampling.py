@@ -12,9 +12,9 @@ from unclip_jax.config import load_config
 from unclip_jax.core import rng
 from unclip_jax.diffusion import DynamicThresholding, StaticThresholding, make_schedule
 from unclip_jax.errors import UserError
+from unclip_jax.stages.configured_sampler import configured_sampler
 from unclip_jax.stages.sampling import (
     Conditions,
-    configured_sampler,
     draw,
     make_guidance,
     make_plan,

@@ -19,7 +19,7 @@ from unclip_jax.core.hashing import weights_hash
 from unclip_jax.diffusion.samplers.base import initial_noise, step_noise
 from unclip_jax.generation import TrainedStage, compose
 from unclip_jax.stages.captions import Captions
-from unclip_jax.stages.decoder import DecoderRequest, sample_decoder
+from unclip_jax.stages.decoder_drawing import DecoderRequest, sample_decoder
 from unclip_jax.stages.prior import sample_prior
 from unclip_jax.stages.sampling import make_plan
 from unclip_jax.stages.upsampler import sample_upsampler

@@ -18,8 +18,8 @@ from unclip_jax.cli.measuring import add_measuring_arguments, measured, read_sub
 from unclip_jax.cli.sampling_arguments import positive
 from unclip_jax.errors import UserError
 from unclip_jax.interop.sampling import set_sampling
+from unclip_jax.stages.configured_sampler import check_sampling
 from unclip_jax.stages.measure import moments
-from unclip_jax.stages.sampling import check_sampling
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from unclip_jax.generation import programs, settings
 from unclip_jax.generation.batches import key_data
 from unclip_jax.generation.prompts import Prompt
 from unclip_jax.generation.runner import Keys, Options
-from unclip_jax.stages.decoder import DecoderRequest
+from unclip_jax.stages.decoder_drawing import DecoderRequest
 from unclip_jax.stages.sampling import Resampling, inversion_plan
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from unclip_jax.diffusion import Known
 from unclip_jax.models import Clip, resize_for_clip
 from unclip_jax.stages.captions import Captions
 from unclip_jax.stages.clip import make_clip
-from unclip_jax.stages.decoder import DecoderRequest, sample_decoder
+from unclip_jax.stages.decoder_drawing import DecoderRequest, sample_decoder
 from unclip_jax.stages.prior import sample_prior
 from unclip_jax.stages.sampling import Plan
 from unclip_jax.stages.stage import Params

@@ -17,13 +17,13 @@ from unclip_jax.generation.cascade import Cascade, TrainedStage
 from unclip_jax.generation.programs import Setup
 from unclip_jax.generation.prompts import EmbedTexts, Prompt
 from unclip_jax.parallel import ShardingRules
-from unclip_jax.stages import decoder, logical_axes, prior
+from unclip_jax.stages import decoder_network, logical_axes, prior
 from unclip_jax.stages.captions import Captions
 from unclip_jax.stages.sampling import make_plan
 
 CONTEXT_LENGTHS: Mapping[str, Callable[..., int]] = {
     "prior": prior.context_length,
-    "decoder": decoder.context_length,
+    "decoder": decoder_network.context_length,
 }
 Keys = Key[Array, " n"] | UInt32[np.ndarray, "n k"]
 

@@ -14,7 +14,7 @@ from unclip_jax.config.typed import build, to_plain
 from unclip_jax.diffusion import SAMPLERS
 from unclip_jax.errors import UserError, did_you_mean
 from unclip_jax.generation.cascade import Cascade
-from unclip_jax.stages.sampling import configured_sampler
+from unclip_jax.stages.configured_sampler import configured_sampler
 from unclip_jax.stages.schedule import training_schedule
 
 Overrides = Mapping[str, Mapping[str, Any]]

@@ -17,7 +17,7 @@ from jaxtyping import Array
 from unclip_jax.core import images
 from unclip_jax.generation import Cascade, TrainedStage, programs
 from unclip_jax.models.text_tower import EOT_ID
-from unclip_jax.stages import decoder, features, prior, upsampler
+from unclip_jax.stages import decoder_network, features, prior, upsampler
 from unclip_jax.stages.captions import Captions
 from unclip_jax.stages.clip import make_clip
 from unclip_jax.stages.sampling import make_plan
@@ -136,7 +136,7 @@ def _prior_step(clip: TrainedStage, stage: TrainedStage, b: Any) -> Program:
 
 
 def _decoder_step(clip: TrainedStage, stage: TrainedStage, b: Any) -> Program:
-    net = decoder.make_decoder(stage.config, stage.model)
+    net = decoder_network.make_decoder(stage.config, stage.model)
 
     def step(weights: Any, x_t: Array, t: Array, condition: Any) -> Any:
         return net.apply({"params": weights["decoder"]["params"]}, x_t, t, **condition)
@@ -178,7 +178,7 @@ def _sample(cascade: Cascade, b: Any) -> Program:
     stages = {name: stage for name, stage in cascade.named().items() if name != "clip"}
     lengths = {
         "prior": prior.context_length(stages["prior"].model, clip.model),
-        "decoder": decoder.context_length(stages["decoder"].model, clip.model),
+        "decoder": decoder_network.context_length(stages["decoder"].model, clip.model),
     }
 
     def sample(

@@ -16,7 +16,7 @@ from unclip_jax.errors import UserError
 from unclip_jax.models.batch_layout import batch_stays_split
 from unclip_jax.models.logical_axes import logical_axes
 from unclip_jax.stages import clip, decoder, prior, upsampler
-from unclip_jax.stages.sampling import check_sampling
+from unclip_jax.stages.configured_sampler import check_sampling
 from unclip_jax.stages.stage import Stage
 
 __all__ = ["Stage", "build", "logical_axes", "with_rows_over"]

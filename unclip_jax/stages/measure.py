@@ -20,7 +20,7 @@ from unclip_jax.diffusion import (
 from unclip_jax.diffusion.respacing import Spacing
 from unclip_jax.diffusion.samplers.analytic_dpm import squared_epsilon
 from unclip_jax.errors import UserError
-from unclip_jax.stages.sampling import spacing_of
+from unclip_jax.stages.configured_sampler import spacing_of
 from unclip_jax.stages.schedule import training_schedule
 from unclip_jax.stages.stage import Batch, Params, Stage
 

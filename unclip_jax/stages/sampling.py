@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from unclip_jax.config.diffusion_settings import Diffusion, Sampling
+from unclip_jax.config.diffusion_settings import Sampling
 from unclip_jax.config.schema import RunConfig
 from unclip_jax.diffusion import (
     Denoiser,
@@ -23,8 +23,6 @@ from unclip_jax.diffusion import (
     GaussianProcess,
     Guidance,
     Known,
-    Moments,
-    NoiseSchedule,
     Sampler,
     StaticThresholding,
     initial_noise,
@@ -34,12 +32,11 @@ from unclip_jax.diffusion import (
     repaint_sampler,
     respace,
     sample,
-    spaced_timesteps,
 )
 from unclip_jax.diffusion.guidance import Network
-from unclip_jax.diffusion.respacing import Spacing
 from unclip_jax.diffusion.thresholding import Thresholding
 from unclip_jax.errors import UserError
+from unclip_jax.stages.configured_sampler import configured_sampler, spacing_of
 from unclip_jax.stages.schedule import training_schedule
 
 
@@ -259,49 +256,3 @@ def _plan(sampler: Sampler, config: RunConfig, sampling: Sampling) -> Plan:
         low_noise=np.int32(round(sampling.low_noise * config.diffusion.num_steps)),
         candidates=sampling.candidates,
     )
-
-
-def configured_sampler(
-    schedule: NoiseSchedule, diffusion: Diffusion, sampling: Sampling
-) -> Sampler:
-    """The sampler of a config.
-
-    Raises:
-      UserError: an unknown sampler, steps that the schedule has not, or missing moments.
-    """
-    spacing = spacing_of(sampling)
-    options = _options(spacing, diffusion, sampling)
-    return make_sampler(sampling.sampler, schedule, spacing, **options)
-
-
-def check_sampling(config: RunConfig) -> None:
-    """Raises the `UserError` that drawing would, but for moments that are still to be estimated."""
-    sampling = config.sampling
-    if sampling.sampler == "analytic_dpm" and not sampling.moments:
-        sampling = dataclasses.replace(sampling, sampler="ddpm")
-    configured_sampler(training_schedule(config), config.diffusion, sampling)
-
-
-def spacing_of(sampling: Sampling) -> Spacing:
-    """Which timesteps are visited, as `diffusion.respacing` writes it."""
-    return sampling.steps if sampling.spacing is None else sampling.spacing
-
-
-def _options(spacing: Spacing, diffusion: Diffusion, sampling: Sampling) -> dict[str, Any]:
-    """The options of the named sampler that the config decides."""
-    match sampling.sampler:
-        case "ddim":
-            return {"eta": sampling.eta}
-        case "ddpm":
-            learned = "learned_range" if diffusion.learned_variance else "fixed_small"
-            return {"variance": sampling.variance or learned}
-        case "analytic_dpm":
-            visited = spaced_timesteps(diffusion.num_steps, spacing)
-            if len(visited) != len(sampling.moments):
-                raise UserError(
-                    f"sampling.sampler=analytic_dpm needs a moment for each of {len(visited)} "
-                    f"steps, but has {len(sampling.moments)}: estimate them with `unclip moments`"
-                )
-            moments = Moments(visited, np.array(sampling.moments), examples=0)
-            return {"moments": moments, "limit": sampling.clip_range}
-    return {}
