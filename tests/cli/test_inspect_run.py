@@ -5,11 +5,17 @@ import time
 
 from unclip_jax.cli import main
 
+START = {
+    "started": "2026-11-24T12:00:00+00:00",
+    "begun": "from scratch, seed 0",
+    "startup": {"seconds_to_first_step": 12.3, "compile_seconds": 8.1, "cached_programs": 3.0},
+}
+
 
 def test_what_it_tells(tmp_path, capsys):
     for name, content in (
         ("config.json", {"stage": "clip"}),
-        ("run.json", [{"started": "2026-11-24T12:00:00+00:00", "begun": "from scratch, seed 0"}]),
+        ("run.json", [START]),
         (
             "heartbeats/process_0.json",
             {"step": 8, "phase": "save", "time": time.time(), "host": "a"},
@@ -31,6 +37,7 @@ def test_what_it_tells(tmp_path, capsys):
     for part in (
         "stage clip, not complete, 1 starts",
         "checkpoints  10, 5",
+        "first step   after 12.3 s, of which 8.1 s compiling; 3 programs from the cache",
         "step 8  loss 0.5",
         "1 recorded updates that were not finite",
         "process 0: a, step 8, save, ",

@@ -121,6 +121,30 @@ def test_ring_equals_one_device_in_value_and_gradient(axes, kind, claim):
         claim.near(what, "one device", a, b, bound=2e-5)
 
 
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_padding_is_nobodys_negative(kind):
+    image, text = embeddings()
+    scalars = (SCALE,) if kind == "softmax" else (SCALE, BIAS)
+    single, ring = {
+        "softmax": (clip_loss, ring_clip_loss),
+        "sigmoid": (siglip_loss, ring_siglip_loss),
+    }[kind]
+    valid = jnp.arange(16) < 11
+    sharded = jax.shard_map(
+        lambda valid, *x: ring(*x, axis_name="data", valid=valid),
+        mesh=jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,)),
+        in_specs=(P("data"), P("data"), P("data"), *(P() for _ in scalars)),
+        out_specs=P("data"),
+    )
+    alone = single(image[:11], text[:11], *scalars)
+    for padded in (
+        single(image, text, *scalars, valid=valid),
+        sharded(valid, image, text, *scalars),
+    ):
+        np.testing.assert_allclose(padded[:11], alone, rtol=2e-5)
+        assert np.isfinite(padded).all()
+
+
 def test_hits_are_rows_whose_greatest_cosine_is_their_own_and_the_ring_finds_the_same():
     image, text = embeddings()
     logits = numpy_logits(image, text, 0.0)

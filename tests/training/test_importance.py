@@ -35,7 +35,7 @@ def toy_stage(config):
         def network(x_t, t):
             return params["gain"][t][:, None, None, None] * x_t
 
-        return objective(network, images.to_float(batch["image_16"]), keys, frozen)
+        return objective(network, images.to_float(batch["image_16"]), keys, frozen, batch)
 
     needs = BatchNeeds(image_sizes=(16,))
     return Stage("toy", needs, lambda key: {"gain": jnp.zeros(8)}, loss, memory=objective.memory)

@@ -24,6 +24,7 @@ from unclip_jax.core import rng, trees
 from unclip_jax.models.transformer import Transformer
 from unclip_jax.parallel import batch_sharding, make_mesh
 from unclip_jax.parallel.collectives import bytes_by_kind, collectives
+from unclip_jax.stages.objective import diffusion_loss
 from unclip_jax.stages.stage import Stage
 from unclip_jax.training import ema
 from unclip_jax.training.layout import state_shardings
@@ -220,6 +221,26 @@ def test_the_state_is_donated(runs):
         for p, x in trees.flatten(run.state).items()
     )
     assert run.compiled.memory_analysis().alias_size_in_bytes >= held
+
+
+def test_stratified_timesteps_are_those_of_the_whole_batch():
+    """One linear layer is enough; in parts over four devices and at once on one."""
+    config = load_config(
+        "prior:tiny", {"clip.path": "unused", "diffusion.time_sampler": "stratified"}
+    )
+    objective = diffusion_loss(config, num_levels=None)
+
+    def loss(params, frozen, batch, keys):
+        network = lambda x, t: (x + t[:, None] / 1000) @ params["w"]  # noqa: E731
+        return objective(network, batch["x"], keys, frozen, batch)
+
+    def linear():
+        init = lambda key: {"w": jax.random.normal(key, (WIDTH, WIDTH))}  # noqa: E731
+        return Stage("linear", BatchNeeds(), init, loss, prepare=objective.prepare)
+
+    batch = {"x": toy_batch()["x"][:, 0]}
+    parts, whole = start(2, linear(), batch, data=4), start(1, linear(), batch, data=1)
+    np.testing.assert_allclose(losses(parts), losses(whole), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ from unclip_jax.training import ema
 from unclip_jax.training.optimizer import decay_mask, learning_rate, make_optimizer
 from unclip_jax.training.restore import load_ema_params
 from unclip_jax.training.run import train
+from unclip_jax.training.step import make_eval_step
+from unclip_jax.training.weights import load_weights
 from unclip_jax.training.writers import read_metrics
 
 
@@ -51,6 +53,8 @@ def toy_config(shards: pathlib.Path, **overrides: str):
         "train.batch_size": "8",
         "train.log_every": "1",
         "train.checkpoint_every": "2 steps",
+        "ema.others": "(0.2,)",
+        "ema.power": "(0.05, 0.1)",
     }
     return load_config("upsampler:tiny", {**settings, **overrides})
 
@@ -60,6 +64,11 @@ def run(config, workdir):
     complete = train(config, stage, {}, workdir)
     abstract = jax.eval_shape(stage.init, jax.random.key(0))
     return complete, load_ema_params(workdir, abstract)
+
+
+def average(config, workdir, weights):
+    abstract = jax.eval_shape(toy_stage().init, jax.random.key(0))
+    return load_weights(workdir, abstract, weights, config.ema)[0]
 
 
 def assert_equal(a, b):
@@ -87,15 +96,22 @@ def test_a_run_leaves_what_it_promises(uninterrupted):
     assert json.loads((workdir / "config.json").read_text())["stage"] == "upsampler"
     facts = json.loads((workdir / "run.json").read_text())
     assert facts[0]["data"]["examples"] == 40
+    for name, value in facts[0]["startup"].items():
+        assert value == records[0][f"startup/{name}"]
     assert any((workdir / "tensorboard").iterdir())
 
 
 def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(shards, tmp_path, uninterrupted):
-    _, _, (expected, _) = uninterrupted
+    workdir, _, (expected, _) = uninterrupted
+    config = toy_config(shards)
     run(toy_config(shards, **{"train.duration": "3 steps"}), tmp_path)
-    complete, (params, step) = run(toy_config(shards), tmp_path)
+    complete, (params, step) = run(config, tmp_path)
     assert (complete, step) == (True, 6)
     assert_equal(params, expected)
+    for weights in ("ema:0.2", "sigma:0.1"):
+        ours, theirs = (average(config, folder, weights) for folder in (tmp_path, workdir))
+        assert_equal(ours, theirs)
+        assert not np.array_equal(ours["w"], params["w"])
     assert [r["step"] for r in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6]
     starts = json.loads((tmp_path / "run.json").read_text())
     assert [s["resumed_from_step"] for s in starts] == [None, 3]
@@ -135,6 +151,17 @@ def test_validation_is_exact_over_a_padded_last_batch(shards, tmp_path):
     # of the same mean differ, but a mean over padding would differ by a factor.
     assert len(losses) == 2
     assert 0.8 < losses[0] / losses[1] < 1.25
+
+
+def test_a_stage_that_compares_examples_is_told_of_padding():
+    def loss(params, frozen, batch, keys):
+        return jnp.full(4, float("valid" in batch)), {}
+
+    batch = {"x": jnp.zeros((4, 1)), "valid": jnp.array([True, True, True, False])}
+    for whole_batch in (True, False):
+        stage = Stage("toy", BatchNeeds(), lambda key: {}, loss, whole_batch=whole_batch)
+        sums = make_eval_step(stage, seed=0)({}, {}, batch, np.int32(0))
+        assert (float(sums["loss"]), float(sums["examples"])) == (3.0 * whole_batch, 3.0)
 
 
 def test_ema_is_the_stated_recurrence():

@@ -44,7 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--from", nargs="+", default=[], dest="replacements", metavar="STAGE=RUN", help="take this stage from there")  # noqa: E501  # fmt: skip
     add("--out", required=True, type=pathlib.Path, metavar="DIR")
     add("--format", choices=FORMATS, default="bundle", help="(default: bundle)")
-    add("--weights", choices=("ema", "raw"), default="ema", help="of runs: averaged (default) or those of the last step")  # noqa: E501  # fmt: skip
+    add(
+        "--weights", default="ema", metavar="WHICH",
+        help="of runs: ema, the averaged ones (default); raw, those of the last step; ema:DECAY, "
+        "of config.ema.others; sigma:LENGTH, made of those of config.ema.power",
+    )  # fmt: skip
     add(
         "--dtype", choices=BUNDLE_DTYPES, default="float32",
         help="(default: float32); int8 for bundles, with a report of what it costs",

@@ -21,7 +21,8 @@ from unclip_jax.errors import UserError
 from unclip_jax.parallel.processes import is_primary
 from unclip_jax.training.begin import Initial
 from unclip_jax.training.checkpoint import directory
-from unclip_jax.training.restore import complete_steps, load_params
+from unclip_jax.training.restore import complete_steps
+from unclip_jax.training.weights import load_weights
 
 
 def initial_parameters(config: RunConfig, workdir: pathlib.Path) -> Initial | None:
@@ -84,7 +85,7 @@ def _of_workdir(config: RunConfig, folder: pathlib.Path) -> Initial:
         model = load_clip(theirs.clip.path).model
     stage = stages.build(theirs, model) if model else stages.build(theirs)
     abstract = jax.eval_shape(stage.init, jax.random.key(0))
-    params, step = load_params(folder, abstract, weights=config.init.weights)
+    params, step = load_weights(folder, abstract, config.init.weights, theirs.ema)
     return Initial(f"step {step} ({config.init.weights}) of {folder}", params)
 
 

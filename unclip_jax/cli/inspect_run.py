@@ -55,6 +55,12 @@ def _progress(workdir: pathlib.Path) -> list[str]:
     ]
     if starts:
         lines.append(f"  last start   {starts[-1]['started']}: {starts[-1].get('begun', '')}")
+        if figures := starts[-1].get("startup"):
+            lines.append(
+                f"  first step   after {figures['seconds_to_first_step']:.1f} s, of which "
+                f"{figures['compile_seconds']:.1f} s compiling; "
+                f"{figures['cached_programs']:.0f} programs from the cache"
+            )
     if records:
         last = {name: value for name, value in records[-1].items() if value is not None}
         shown = [f"{n} {last[n]:.4g}" for n in ("loss", "examples_per_second") if n in last]

@@ -24,6 +24,7 @@ from unclip_jax.config.schema import ClipModel
 from unclip_jax.core import trees
 from unclip_jax.errors import UserError
 from unclip_jax.parallel import abstract_mesh, check_batch_size, whole_share
+from unclip_jax.training import ema
 from unclip_jax.training.layout import state_shardings
 from unclip_jax.training.optimizer import make_optimizer
 from unclip_jax.training.state import TrainState, init_state
@@ -58,7 +59,8 @@ def report(config: RunConfig, clip: ClipModel | None, devices: int) -> str:
     check_batch_size(config.train.batch_size, mesh, config.train.accumulate)
     stage = stages.build(config, clip)
     tx = make_optimizer(config.optim, optax.constant_schedule(config.optim.learning_rate))
-    state = jax.eval_shape(lambda: init_state(stage, tx, jax.random.key(0)))
+    averages = ema.further_averages(config.ema, start=0)
+    state = jax.eval_shape(lambda: init_state(stage, tx, jax.random.key(0), averages=averages))
     layout = state_shardings(state, config.mesh, mesh)
     axes = " ".join(f"{name}={size}" for name, size in mesh.shape.items())
     lines = [

@@ -17,13 +17,13 @@ from unclip_jax.errors import UserError
 from unclip_jax.generation import TrainedStage
 from unclip_jax.interop import manifest, read_bundle
 from unclip_jax.stages import lora
-from unclip_jax.training.restore import load_params
+from unclip_jax.training.weights import load_weights
 
 PROVENANCE = ("started", "unclip_jax", "python", "packages", "machine", "git_revision", "data")
 
 
 def read_stages(path: pathlib.Path, weights: str = "ema") -> list[TrainedStage]:
-    """The stage of a run, or all stages of a bundle; `weights` of a run: "ema" or "raw"."""
+    """The stage of a run, or all stages of a bundle; of a run its `weights`, by name."""
     if (path / manifest.FILE).is_file():
         return list(read_bundle(path).cascade.named().values())
     return [read_run(path, weights)]
@@ -45,7 +45,7 @@ def read_run(workdir: pathlib.Path, weights: str = "ema") -> TrainedStage:
     if base is not None:
         stage = lora.adapt(stage, config.lora, base)
     abstract = jax.eval_shape(stage.init, jax.random.key(0))
-    restored, step = load_params(workdir, abstract, weights=weights)
+    restored, step = load_weights(workdir, abstract, weights, config.ema)
     if base is not None:
         # What is exported is the network, not how it was trained.
         restored = lora.merge(config.lora, base, restored)

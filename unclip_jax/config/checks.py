@@ -20,6 +20,8 @@ def check(config: RunConfig) -> None:
             raise UserError(message)
 
 
+MAX_POWER_LENGTH = 0.28  # of an average over all of a run alike: 1/sqrt(12)
+
 _POSITIVE_FAULTS = (
     *("join_seconds", "heartbeat_seconds", "start_minutes", "stall_minutes"),
     *("max_skipped", "skip_window"),
@@ -141,11 +143,6 @@ def _accumulation(c: RunConfig) -> str | None:
             f"config.train.batch_size={c.train.batch_size} does not divide into "
             f"config.train.accumulate={c.train.accumulate} parts"
         )
-    if c.train.accumulate > 1 and c.diffusion.time_sampler == "stratified":
-        return (
-            "config.diffusion.time_sampler=stratified draws over the whole batch, which "
-            f"config.train.accumulate={c.train.accumulate} takes apart: use uniform"
-        )
     return None
 
 
@@ -169,6 +166,20 @@ def _lora(c: RunConfig) -> str | None:
     return None
 
 
+def _averages(c: RunConfig) -> str | None:
+    e = c.ema
+    for decay in (e.decay, *e.others):
+        if not 0 <= decay < 1:
+            return f"config.ema: a decay is from 0 to 1, and less than 1; got {decay}"
+    if len({e.decay, *e.others}) <= len(e.others):
+        return f"config.ema.others={e.others}: names a decay twice, or config.ema.decay={e.decay}"
+    if len(e.power) == 1 or len(set(e.power)) < len(e.power):
+        return f"config.ema.power={e.power}: give two different lengths, such as (0.05, 0.1)"
+    if not all(0 < sigma < MAX_POWER_LENGTH for sigma in e.power):
+        return f"config.ema.power={e.power}: lengths are between 0 and {MAX_POWER_LENGTH}"
+    return None
+
+
 def _init(c: RunConfig) -> str | None:
     if c.init.restore and c.init.path:
         return (
@@ -189,6 +200,7 @@ RULES: tuple[Callable[[RunConfig], str | None], ...] = (
     _noise_schedule,
     _accumulation,
     _frozen_clip,
+    _averages,
     _init,
     _lora,
     *MODEL_RULES,

@@ -148,13 +148,16 @@ class Optim:
 
 @dataclass(frozen=True, kw_only=True)
 class Ema:
-    """Exponential moving average of the weights, n steps after its start.
+    """Moving averages of the weights, n steps after their start.
 
-    With warm-up the decay is min(decay, (1 + n) / (10 + n)); before its start the average follows
-    the weights.
+    With warm-up a decay is min(decay, (1 + n) / (10 + n)); before its start an average follows the
+    weights. `decay` is that of validation and pictures; `others` and `power` are kept for export,
+    each at the price of one more copy of the weights. See docs/training.md.
     """
 
     decay: float = 0.9999
+    others: tuple[float, ...] = ()  # decays of further averages: (0.999, 0.99)
+    power: tuple[float, ...] = ()  # lengths / run of averages for post-hoc EMA: (0.05, 0.1)
     warmup: bool = True
     start: str = "0 steps"
 
@@ -213,7 +216,7 @@ class Init:
 
     restore: str | None = None
     path: str | None = None
-    weights: Literal["ema", "raw"] = "ema"  # which parameters of a workdir
+    weights: str = "ema"  # which parameters of a workdir, as `unclip export --weights`
     only: tuple[str, ...] = ()
 
 

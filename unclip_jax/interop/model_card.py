@@ -77,8 +77,13 @@ def _summary(manifest: Manifest) -> str:
 
 def _which(manifest: Manifest) -> str:
     found = {str(s.provenance.get("weights")) for s in manifest.stages.values()}
-    words = {"ema": "averaged over training (EMA)", "raw": "those of the last step"}
-    return f", {words[found.pop()]}" if len(found) == 1 and found <= words.keys() else ""
+    words = {
+        "ema": "averaged over training (EMA)",
+        "raw": "those of the last step",
+        "sigma": "averaged over training after the run (post-hoc EMA)",
+    }
+    kinds = {name.partition(":")[0] for name in found}
+    return f", {words[kinds.pop()]}" if len(kinds) == 1 and kinds <= words.keys() else ""
 
 
 def _stages(manifest: Manifest) -> str:

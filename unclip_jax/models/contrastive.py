@@ -36,6 +36,8 @@ MAX_LOGIT_SCALE = math.log(100.0)
 _SMALLEST_NORM = 1e-6  # keeps the gradient of a zero embedding finite
 
 AxisName = str | tuple[str, ...]
+Valid = Bool[Array, " b"] | None
+Block = tuple[Array, Valid]  # embeddings that travel, and which of them are no padding
 
 
 def l2_normalize(z: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
@@ -51,18 +53,23 @@ def clamp_logit_scale(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def clip_loss(
-    image: Float[Array, "b d"], text: Float[Array, "b d"], logit_scale: Float[Array, ""]
+    image: Float[Array, "b d"],
+    text: Float[Array, "b d"],
+    logit_scale: Float[Array, ""],
+    *,
+    valid: Valid = None,
 ) -> Float[Array, " b"]:
     """Softmax loss of each pair; row i of both arguments is pair i, all others are its negatives.
 
     Args:
       image, text: embeddings, of any length; they are normalised here.
       logit_scale: s, the logarithm of the inverse temperature.
+      valid: False for rows that are padding and nobody's negatives; their losses mean nothing.
     """
     image, text = l2_normalize(image), l2_normalize(text)
     logits = _logits(image, text, logit_scale)
-    rows = jax.nn.logsumexp(logits, axis=1)
-    columns = jax.nn.logsumexp(logits, axis=0)
+    rows = jax.nn.logsumexp(_hidden(logits, valid), axis=1)
+    columns = jax.nn.logsumexp(_hidden(logits.T, valid), axis=1)
     return (rows + columns) / 2 - jnp.diagonal(logits)
 
 
@@ -71,6 +78,8 @@ def siglip_loss(
     text: Float[Array, "b d"],
     logit_scale: Float[Array, ""],
     logit_bias: Float[Array, ""],
+    *,
+    valid: Valid = None,
 ) -> Float[Array, " b"]:
     """Sigmoid loss of each pair: its own text against 1, all other texts against 0.
 
@@ -78,7 +87,8 @@ def siglip_loss(
     """
     image, text = l2_normalize(image), l2_normalize(text)
     logits = _logits(image, text, logit_scale) + logit_bias
-    return jnp.sum(jax.nn.softplus(logits), axis=1) - jnp.diagonal(logits)
+    others = jnp.sum(jax.nn.softplus(_hidden(logits, valid)), axis=1)
+    return others - jnp.diagonal(logits)
 
 
 def ring_clip_loss(
@@ -87,6 +97,7 @@ def ring_clip_loss(
     logit_scale: Float[Array, ""],
     *,
     axis_name: AxisName,
+    valid: Valid = None,
 ) -> Float[Array, " b"]:
     """`clip_loss` inside `shard_map`: this device's pairs against those of the whole axis.
 
@@ -94,14 +105,19 @@ def ring_clip_loss(
       image, text: this device's part of the batch; results are for these pairs.
       logit_scale: the same everywhere.
       axis_name: the mapped axis, or axes, over which the batch is split.
+      valid: this device's part, see `clip_loss`.
     """
     image, text = l2_normalize(image), l2_normalize(text)
 
-    def against(own: Array) -> Callable[[Array], Array]:
-        return lambda block: jax.nn.logsumexp(_logits(own, block, logit_scale), axis=1)
+    def against(own: Array) -> Callable[[Block], Array]:
+        def one(block: Block) -> Array:
+            logits = _logits(own, block[0], logit_scale)
+            return jax.nn.logsumexp(_hidden(logits, block[1]), axis=1)
 
-    rows = _around_the_ring(against(image), jnp.logaddexp, text, axis_name)
-    columns = _around_the_ring(against(text), jnp.logaddexp, image, axis_name)
+        return one
+
+    rows = _around_the_ring(against(image), jnp.logaddexp, (text, valid), axis_name)
+    columns = _around_the_ring(against(text), jnp.logaddexp, (image, valid), axis_name)
     return (rows + columns) / 2 - _own_logits(image, text, logit_scale)
 
 
@@ -112,14 +128,16 @@ def ring_siglip_loss(
     logit_bias: Float[Array, ""],
     *,
     axis_name: AxisName,
+    valid: Valid = None,
 ) -> Float[Array, " b"]:
     """`siglip_loss` inside `shard_map`; arguments as for `ring_clip_loss`."""
     image, text = l2_normalize(image), l2_normalize(text)
 
-    def against(block: Array) -> Array:
-        return jnp.sum(jax.nn.softplus(_logits(image, block, logit_scale) + logit_bias), axis=1)
+    def against(block: Block) -> Array:
+        logits = _logits(image, block[0], logit_scale) + logit_bias
+        return jnp.sum(jax.nn.softplus(_hidden(logits, block[1])), axis=1)
 
-    total = _around_the_ring(against, jnp.add, text, axis_name)
+    total = _around_the_ring(against, jnp.add, (text, valid), axis_name)
     return total - _own_logits(image, text, logit_scale) - logit_bias
 
 
@@ -135,11 +153,11 @@ def ring_retrieval_hits(
     """`retrieval_hits` inside `shard_map`, against the texts of the whole axis."""
     image, text = l2_normalize(image), l2_normalize(text)
 
-    def best(block: Array) -> Array:
-        return jnp.max(_cosines(image, block), axis=1)
+    def best(block: Block) -> Array:
+        return jnp.max(_cosines(image, block[0]), axis=1)
 
     start = _others_best(image, text)
-    others = _around_the_ring(best, jnp.maximum, text, axis_name, start=start)
+    others = _around_the_ring(best, jnp.maximum, (text, None), axis_name, start=start)
     return others < jnp.sum(image * text, axis=-1)
 
 
@@ -181,6 +199,11 @@ def _cosines(left: Array, right: Array) -> Array:
     return jnp.matmul(left, right.T, precision=jax.lax.Precision.HIGHEST)
 
 
+def _hidden(logits: Array, valid: Valid) -> Array:
+    """The logits, those with embeddings that are padding at minus infinity."""
+    return logits if valid is None else jnp.where(valid[None, :], logits, -jnp.inf)
+
+
 def _others_best(image: Array, text: Array) -> Array:
     cosines = _cosines(image, text)
     own = jnp.eye(len(cosines), dtype=bool)
@@ -192,9 +215,9 @@ def _own_logits(left: Array, right: Array, logit_scale: Array) -> Array:
 
 
 def _around_the_ring(
-    contribution: Callable[[Array], Array],
+    contribution: Callable[[Block], Array],
     combine: Callable[[Array, Array], Array],
-    block: Array,
+    block: Block,
     axis_name: AxisName,
     start: Array | None = None,
 ) -> Array:
@@ -207,7 +230,7 @@ def _around_the_ring(
     devices = jax.lax.axis_size(axis_name)
     to_next = [(i, (i + 1) % devices) for i in range(devices)]
 
-    def step(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+    def step(carry: tuple[Array, Block], _: None) -> tuple[tuple[Array, Block], None]:
         total, block = carry
         block = jax.lax.ppermute(block, axis_name, to_next)
         return (combine(total, contribution(block)), block), None

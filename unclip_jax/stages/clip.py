@@ -86,7 +86,7 @@ def build(config: RunConfig, model: ClipModel) -> Stage:
             image, text = encode(inputs)
         else:
             image, text = encode_in_chunks(encode, inputs, config.train.accumulate)
-        losses, hits = contrast(model, image, text, params)
+        losses, hits = contrast(model, image, text, params, batch.get("valid"))
         ones = jnp.ones_like(losses)
         diagnostics = {
             "accuracy": (hits.astype(jnp.float32), ones),
@@ -99,9 +99,17 @@ def build(config: RunConfig, model: ClipModel) -> Stage:
 
 
 def contrast(
-    model: ClipModel, image: Float[Array, "b d"], text: Float[Array, "b d"], params: Params
+    model: ClipModel,
+    image: Float[Array, "b d"],
+    text: Float[Array, "b d"],
+    params: Params,
+    valid: Bool[Array, " b"] | None = None,
 ) -> tuple[Float[Array, " b"], Bool[Array, " b"]]:
-    """(loss of each pair, whether the image finds its text), by the configured loss and form."""
+    """(loss of each pair, whether the image finds its text), by the configured loss and form.
+
+    Args:
+      valid: False for rows that pad a batch: in the losses they are nobody's negatives.
+    """
     scalars = [params["logit_scale"]]
     whole, ring = clip_loss, ring_clip_loss
     if model.loss == "sigmoid":
@@ -111,18 +119,18 @@ def contrast(
     by_hand = tuple(a for a in BATCH_AXES if a in mesh.manual_axes)  # inside a shard_map already
     axes = by_hand or tuple(a for a in BATCH_AXES if a in mesh.axis_names)
     if not (by_hand or (model.ring_loss and axes)):  # without a mesh there is no ring
-        return whole(image, text, *scalars), retrieval_hits(image, text)
+        return whole(image, text, *scalars, valid=valid), retrieval_hits(image, text)
 
-    def around(image: Array, text: Array, *scalars: Any) -> tuple[Array, Array]:
+    def around(image: Array, text: Array, valid: Any, *scalars: Any) -> tuple[Array, Array]:
         hits = partial(ring_retrieval_hits, axis_name=axes)
-        return ring(image, text, *scalars, axis_name=axes), hits(image, text)
+        return ring(image, text, *scalars, axis_name=axes, valid=valid), hits(image, text)
 
     if by_hand:
-        return around(image, text, *scalars)
+        return around(image, text, valid, *scalars)
     part = PartitionSpec(axes)
     return jax.shard_map(
         around,
-        in_specs=(part, part, *(PartitionSpec() for _ in scalars)),
+        in_specs=(part, part, part, *(PartitionSpec() for _ in scalars)),
         out_specs=(part, part),
         axis_names=set(axes),
-    )(image, text, *scalars)
+    )(image, text, valid, *scalars)

@@ -42,6 +42,7 @@ def build(config: RunConfig, model: DecoderModel, clip_model: ClipModel) -> Stag
         parts.preview,
         None if model.text_encoder == "none" else parts.preview_text,
         memory=parts.objective.memory,
+        prepare=parts.objective.prepare,
         task=parts.task,
     )
 
@@ -116,7 +117,7 @@ class _Parts:
                 dropout_keys=dropout,
             )
 
-        return self.objective(network, picture, keys, frozen)
+        return self.objective(network, picture, keys, frozen, batch)
 
     def task(
         self, params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]

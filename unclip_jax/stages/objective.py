@@ -7,6 +7,9 @@ With `time_sampler="importance"` timesteps are drawn by the losses they gave, se
 `diffusion.timesteps`. That memory, [T], is the stage's `Memory`: part of the training state,
 updated after each step. Without one at hand, as in validation, timesteps are uniform; the expected
 loss is the same.
+
+Stratified timesteps cover a whole batch evenly: in training they are drawn by `prepare`, before the
+batch is taken apart, and travel as a field of it. Without that field they are of the rows at hand.
 """
 
 import dataclasses
@@ -27,9 +30,10 @@ from unclip_jax.diffusion import (
     update_second_moments,
 )
 from unclip_jax.stages.schedule import training_schedule
-from unclip_jax.stages.stage import MEMORY, Diagnostics, Memory, Params
+from unclip_jax.stages.stage import MEMORY, Batch, Diagnostics, Memory, Params, Prepare
 
 Network = Callable[[Array, Array], Array]
+TIMESTEP = "timestep"  # of a prepared batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +45,21 @@ class DiffusionLoss:
     time_sampler: str
 
     def __call__(
-        self, network: Network, x0: Float[Array, "b *data"], keys: Key[Array, " b"], frozen: Params
+        self,
+        network: Network,
+        x0: Float[Array, "b *data"],
+        keys: Key[Array, " b"],
+        frozen: Params,
+        batch: Batch,
     ) -> tuple[Float[Array, " b"], Diagnostics]:
         """Per-example losses and diagnostics of `network(x_t, t)` on clean data `x0`.
 
-        Example i's timestep and noise come from keys[i] (and the memory) alone.
+        Example i's timestep and noise come from keys[i] (and the memory, or its stratum) alone.
         """
-        t, correction = self.timesteps(keys, frozen.get(MEMORY))
+        if TIMESTEP in batch:
+            t, correction = batch[TIMESTEP], jnp.ones(len(keys), jnp.float32)
+        else:
+            t, correction = self.timesteps(keys, frozen.get(MEMORY))
         noise = rng.normal(rng.fold_in_name(keys, "noise"), x0.shape[1:])
         x_t = self.process.corrupt(x0, t, noise)
         loss, diagnostics = training_loss(
@@ -64,6 +76,18 @@ class DiffusionLoss:
         kind = "uniform" if self.time_sampler == "importance" else self.time_sampler
         t = sample_timesteps(keys, self.process.num_steps, kind)
         return t, jnp.ones(t.shape, jnp.float32)
+
+    @property
+    def prepare(self) -> Prepare | None:
+        """Gives each row of a whole batch its stratified timestep."""
+        if self.time_sampler != "stratified":
+            return None
+
+        def prepare(batch: Batch, keys: Key[Array, " b"]) -> Batch:
+            t = sample_timesteps(keys, self.process.num_steps, "stratified")
+            return {**batch, TIMESTEP: t}
+
+        return prepare
 
     @property
     def memory(self) -> Memory | None:

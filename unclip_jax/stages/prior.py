@@ -85,7 +85,7 @@ def build(config: RunConfig, model: PriorModel, clip_model: ClipModel) -> Stage:
         def network(x_t: Array, t: Array) -> Array:
             return net.apply({"params": params}, x_t, t, **conditioning)
 
-        return objective(network, x0, keys, frozen)
+        return objective(network, x0, keys, frozen, batch)
 
     def task(
         params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
@@ -103,7 +103,9 @@ def build(config: RunConfig, model: PriorModel, clip_model: ClipModel) -> Stage:
         context_length=length,
         embeddings=(("image",) if stored else ()) + stored_text,
     )
-    return Stage("prior", needs, init, loss, memory=objective.memory, task=task)
+    return Stage(
+        "prior", needs, init, loss, memory=objective.memory, prepare=objective.prepare, task=task
+    )
 
 
 def sample_prior(

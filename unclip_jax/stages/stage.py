@@ -21,6 +21,7 @@ Batch = Mapping[str, Array]
 Diagnostics = dict[str, tuple[Float[Array, " b"], Float[Array, " b"]]]
 Loss = Callable[[Params, Params, Batch, Key[Array, " b"]], tuple[Float[Array, " b"], Diagnostics]]
 Init = Callable[[Key[Array, ""]], Params]
+Prepare = Callable[[Batch, Key[Array, " b"]], Batch]
 Constrain = Callable[[Params], Params]
 Preview = Callable[[Params, Params, Batch, Key[Array, " b"]], dict[str, Array]]
 Task = Callable[
@@ -60,6 +61,8 @@ class Stage:
         more than a text.
       whole_batch: the loss of an example depends on the others, so that it can't be computed part
         after part; `loss` then heeds `train.accumulate` itself.
+      prepare: (batch, keys) -> batch, before it may be taken apart: adds what is drawn over a whole
+        training batch; None if nothing is.
       constrain: parameters after an update -> parameters in their allowed range; None if all are.
       memory: None for stages that remember nothing.
       task: (params, frozen, batch, keys) -> (network, x_0): the denoising that the stage is for,
@@ -76,3 +79,4 @@ class Stage:
     memory: Memory | None = None
     task: Task | None = None
     whole_batch: bool = False
+    prepare: Prepare | None = None

@@ -92,7 +92,7 @@ def build(config: RunConfig, model: UpsamplerModel) -> Stage:
         def network(x_t: Array, t: Array) -> Array:
             return predict(net, model, params, x_t, t, {"low_res": low, **level})
 
-        return objective(network, high, keys, frozen)
+        return objective(network, high, keys, frozen, batch)
 
     def task(
         params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
@@ -114,7 +114,16 @@ def build(config: RunConfig, model: UpsamplerModel) -> Stage:
         return {"small": low, "upsampled": drawn, "real": high}
 
     needs = BatchNeeds(image_sizes=(model.image_size,))
-    return Stage("upsampler", needs, init, loss, preview, memory=objective.memory, task=task)
+    return Stage(
+        "upsampler",
+        needs,
+        init,
+        loss,
+        preview,
+        memory=objective.memory,
+        prepare=objective.prepare,
+        task=task,
+    )
 
 
 def predict(

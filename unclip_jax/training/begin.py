@@ -18,7 +18,7 @@ import optax
 from jax.sharding import Mesh
 
 from unclip_jax import data
-from unclip_jax.config import RunConfig
+from unclip_jax.config import RunConfig, load_config
 from unclip_jax.core import trees
 from unclip_jax.errors import UserError
 from unclip_jax.parallel import replicated
@@ -80,6 +80,7 @@ def _restored(
 ) -> Beginning:
     if not directory(other).is_dir():
         raise UserError(f"config.init.restore={other}: holds no checkpoints/")
+    _check_averages(config, other)
     found = newest_whole(other, target, complete_steps(directory(other)), set_aside=False)
     if found is None:
         raise UserError(f"config.init.restore={other}: holds no complete checkpoint")
@@ -95,6 +96,19 @@ def _restored(
     return Beginning(state, progress, f"restored step {step} of {other}, {where}")
 
 
+def _check_averages(config: RunConfig, other: pathlib.Path) -> None:
+    if not (other / "config.json").is_file():
+        return
+    theirs = load_config(str(other / "config.json")).ema
+    for name in ("others", "power"):
+        wanted, held = getattr(config.ema, name), getattr(theirs, name)
+        if set(wanted) != set(held):
+            raise UserError(
+                f"config.init.restore={other}: was run with config.ema.{name}={held}, but {wanted} "
+                "is asked for: its whole state is continued, averages too"
+            )
+
+
 @dataclasses.dataclass(frozen=True)
 class Fresh:
     """How a new state is made: drawn from the seed, with the initial parameters put in."""
@@ -105,6 +119,7 @@ class Fresh:
     layout: TrainState
     initial: Initial | None
     only: tuple[str, ...] = ()
+    averages: tuple[str, ...] = ()
 
     def state(self) -> TrainState:
         """A state born sharded: no device ever holds more than its part."""
@@ -112,7 +127,7 @@ class Fresh:
 
         def init(given: dict[str, Any]) -> TrainState:
             key = jax.random.fold_in(jax.random.key(self.seed), 0)
-            return init_state(self.stage, self.tx, key, given)
+            return init_state(self.stage, self.tx, key, given, self.averages)
 
         return jax.jit(init, out_shardings=self.layout)(given)
 

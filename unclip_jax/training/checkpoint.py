@@ -20,7 +20,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as preserve
 
 from unclip_jax.core.digests import digests
 from unclip_jax.training.event_loops import let_tasks_end
-from unclip_jax.training.state import TrainState
+from unclip_jax.training.state import TrainState, as_stored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Checkpointer:
             return
         record = {"progress": dataclasses.asdict(progress), "digests": digests(state)}
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
+            state=ocp.args.StandardSave(as_stored(state)),
             record=ocp.args.JsonSave({**record, "seal": seal(record)}),
         )
         self._manager.save(step, args=items, force=True)

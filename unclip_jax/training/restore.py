@@ -18,7 +18,9 @@ from unclip_jax.errors import UserError
 from unclip_jax.parallel.processes import all_processes, is_primary, say
 from unclip_jax.training.checkpoint import Progress, directory, seal
 from unclip_jax.training.event_loops import let_tasks_end
-from unclip_jax.training.state import TrainState
+from unclip_jax.training.state import TrainState, as_stored
+
+_FIELDS = {"ema": ("ema_params",), "raw": ("params",)}
 
 
 class DamagedCheckpoint(Exception):
@@ -65,12 +67,13 @@ def read_state(folder: pathlib.Path, abstract: TrainState) -> tuple[TrainState, 
     Raises:
       DamagedCheckpoint: on every process if any of them can't read its part.
     """
-    args = ocp.args.StandardRestore(abstract)
-    state, record = _read(folder, ocp.StandardCheckpointHandler(), args)
+    args = ocp.args.StandardRestore(as_stored(abstract))
+    fields, record = _read(folder, ocp.StandardCheckpointHandler(), args)
+    state = TrainState(**fields)
     _verify(record, state)
-    fields = dict(record["progress"])
-    fields["skipped"] = tuple(tuple(skip) for skip in fields["skipped"])
-    return state, Progress(**fields)
+    progress = dict(record["progress"])
+    progress["skipped"] = tuple(tuple(skip) for skip in progress["skipped"])
+    return state, Progress(**progress)
 
 
 def load_ema_params(workdir: pathlib.Path, abstract_params: Any) -> tuple[Any, int]:
@@ -86,20 +89,16 @@ def load_params(workdir: pathlib.Path, abstract_params: Any, *, weights: str) ->
     Args:
       workdir: the run's directory.
       abstract_params: the parameters' shapes, `jax.eval_shape(stage.init, key)`.
-      weights: "ema" for the averaged ones, "raw" for those that the optimiser moves.
+      weights: "ema" for the averaged ones, "raw" for those that the optimiser moves, or the name
+        of a further average.
     """
     folder = directory(workdir)
     if not folder.is_dir():
         raise UserError(f"{workdir} holds no checkpoints/: train it first with `unclip train`")
-    name = {"ema": "ema_params", "raw": "params"}[weights]
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    target = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract_params
-    )
     damaged: dict[int, str] = {}
     for step in complete_steps(folder):
         try:
-            params = _read_part(folder / str(step), name, target)
+            params = read_params(folder / str(step), abstract_params, weights=weights)
         except DamagedCheckpoint as error:
             damaged[step] = str(error)
             say(f"warning: {folder / str(step)} is damaged ({error}); trying the one before")
@@ -118,16 +117,25 @@ def complete_steps(folder: pathlib.Path) -> Sequence[int]:
     return sorted((int(name) for name in found if name.isdigit()), reverse=True)
 
 
-def _read_part(folder: pathlib.Path, name: str, target: Any) -> Any:
-    wanted = {name: target}
+def read_params(folder: pathlib.Path, abstract_params: Any, *, weights: str) -> Any:
+    """The same of one checkpoint's folder; raises `DamagedCheckpoint` if they can't be had."""
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    wanted = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract_params
+    )
+    names = _FIELDS.get(weights, ("averages", weights))
+    for name in reversed(names):
+        wanted = {name: wanted}
     args = ocp.args.PyTreeRestore(
         wanted,
         restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
         partial_restore=True,
     )
     restored, record = _read(folder, ocp.PyTreeCheckpointHandler(), args)
-    _verify(record, {name: restored[name]})
-    return restored[name]
+    _verify(record, restored)
+    for name in names:
+        restored = restored[name]
+    return restored
 
 
 def _read(folder: pathlib.Path, handler: Any, args: Any) -> tuple[Any, dict[str, Any]]:

@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -61,7 +62,7 @@ def train(
     """
     phases = Phases()
     with contextlib.ExitStack() as resources:
-        startup = resources.enter_context(Startup())
+        startup = resources.enter_context(Startup(tell=partial(_record_startup, workdir)))
         resources.enter_context(storage_errors(workdir))
         stop = StopRequest(lambda: jax.process_count() == 1 and phases.before_first_step)
         resources.enter_context(stop)
@@ -79,6 +80,11 @@ def train(
         if ending is Ending.COMPLETE:
             workdirs.mark_done(workdir, step)
     return ending is Ending.COMPLETE
+
+
+def _record_startup(workdir: pathlib.Path, figures: dict[str, float]) -> None:
+    if is_primary():
+        run_facts.amend(workdir, startup=figures)
 
 
 def _watchdog(config: RunConfig, phases: Phases, workdir: pathlib.Path) -> Watchdog:

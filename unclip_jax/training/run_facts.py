@@ -42,6 +42,13 @@ def write(workdir: pathlib.Path, facts: dict[str, Any]) -> None:
     replace_file(path, json.dumps([*starts, facts], indent=1).encode())
 
 
+def amend(workdir: pathlib.Path, **facts: Any) -> None:
+    """Adds facts to the newest start."""
+    path = workdir / "run.json"
+    *before, last = json.loads(path.read_text())
+    replace_file(path, json.dumps([*before, {**last, **facts}], indent=1).encode())
+
+
 def _git_revision() -> str | None:
     here = pathlib.Path(__file__).resolve().parent
     command = ["git", "-C", str(here), "rev-parse", "HEAD"]

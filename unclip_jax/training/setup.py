@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -77,7 +78,9 @@ def set_up(
         total_steps=plan.total,
     )
     tx = make_optimizer(config.optim, schedule)
-    abstract = _abstract_state(stage, tx)
+    start = _ema_start(config, len(dataset))
+    averages = ema.further_averages(config.ema, start)
+    abstract = _abstract_state(stage, tx, averages)
     layout = state_shardings(abstract, config.mesh, mesh)
     return Run(
         config=config,
@@ -91,16 +94,19 @@ def set_up(
         target=jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, layout
         ),
-        fresh=Fresh(stage, tx, config.seed, layout, initial, config.init.only),
+        fresh=Fresh(
+            stage, tx, config.seed, layout, initial, config.init.only, averages=tuple(averages)
+        ),
         step=make_train_step(
             stage,
             tx,
             schedule,
-            ema_decay=_ema_decay(config, len(dataset)),
+            ema_decay=ema.decay_schedule(config.ema.decay, warmup=config.ema.warmup, start=start),
             seed=config.seed,
             mesh=mesh,
             state_shardings=layout,
             accumulate=config.train.accumulate,
+            averages=averages,
         ),
         throughput=Throughput.here(config.train.batch_size, flops_per_example),
     )
@@ -134,11 +140,12 @@ def _steps(config: RunConfig, text: str, dataset_size: int, where: str) -> int:
     )
 
 
-def _ema_decay(config: RunConfig, dataset_size: int) -> ema.DecayAt:
+def _ema_start(config: RunConfig, dataset_size: int) -> int:
     amount, _ = parse_duration(config.ema.start, "config.ema.start")
-    start = _steps(config, config.ema.start, dataset_size, "ema.start") if amount else 0
-    return ema.decay_schedule(config.ema.decay, warmup=config.ema.warmup, start=start)
+    return _steps(config, config.ema.start, dataset_size, "ema.start") if amount else 0
 
 
-def _abstract_state(stage: Stage, tx: optax.GradientTransformation) -> TrainState:
-    return jax.eval_shape(lambda: init_state(stage, tx, jax.random.key(0)))
+def _abstract_state(
+    stage: Stage, tx: optax.GradientTransformation, averages: Iterable[str]
+) -> TrainState:
+    return jax.eval_shape(lambda: init_state(stage, tx, jax.random.key(0), averages=averages))

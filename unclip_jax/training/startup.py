@@ -1,6 +1,7 @@
 """What a start costs: seconds to the first step, and how many of them went into compiling."""
 
 import time
+from collections.abc import Callable
 from typing import Self
 
 import jax
@@ -14,9 +15,13 @@ class Startup:
 
     JAX reports each compilation to listeners, which are this object's for as long as it is entered.
     Programs that are found in the persistent cache take little time and are counted.
+
+    Args:
+      tell: called once with the figures, by their plain names.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[dict[str, float]], None] = lambda figures: None) -> None:
+        self._tell = tell
         self._began = time.monotonic()
         self._compiling = 0.0
         self._hits = 0
@@ -39,11 +44,13 @@ class Startup:
         if self._told:
             return {}
         self._told = True
-        return {
-            "startup/seconds_to_first_step": time.monotonic() - self._began,
-            "startup/compile_seconds": self._compiling,
-            "startup/cached_programs": float(self._hits),
+        figures = {
+            "seconds_to_first_step": time.monotonic() - self._began,
+            "compile_seconds": self._compiling,
+            "cached_programs": float(self._hits),
         }
+        self._tell(figures)
+        return {f"startup/{name}": value for name, value in figures.items()}
 
     def _note_seconds(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event == _SECONDS:

@@ -1,6 +1,6 @@
 """One optimiser step as one compiled program: loss, gradients, update, moving average, metrics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -32,6 +32,7 @@ def make_train_step(
     mesh: Mesh,
     state_shardings: TrainState,
     accumulate: int = 1,
+    averages: Mapping[str, ema.RateAt] | None = None,
 ) -> TrainStep:
     """The jitted step (state, frozen, batch) -> (state, metrics); the state is donated.
 
@@ -41,12 +42,15 @@ def make_train_step(
 
     Args:
       accumulate: in how many parts the batch is computed (see `gradients`).
+      averages: rates of those that the state has beside `ema_params`.
     """
     axes = axes_with_whole_weights(state_shardings)
 
     def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
         rows = jax.tree.leaves(batch)[0].shape[0]
         keys = rng.example_keys(jax.random.key(seed), "train", state.step, rows)
+        if stage.prepare is not None:
+            batch = stage.prepare(batch, keys)
         known = frozen if stage.memory is None else {**frozen, MEMORY: state.memory}
         (losses, diagnostics), grads = loss_and_gradients(
             stage, state.params, known, batch, keys, parts=accumulate, axes=axes
@@ -72,7 +76,8 @@ def make_train_step(
         if stage.memory is not None:
             memory = stage.memory.update(memory, losses, keys)
         averaged = ema.update(state.ema_params, params, decay)
-        new = TrainState(state.step + 1, params, averaged, opt_state, memory)
+        others = ema.update_all(state.averages, params, averages or {}, state.step)
+        new = TrainState(state.step + 1, params, averaged, opt_state, memory, others)
         finite = all_finite(loss, metrics["grad_norm"])
         metrics["skipped"] = 1 - finite.astype(jnp.float32)
         return keep_if_finite(finite, new, state), metrics
@@ -91,12 +96,13 @@ def make_eval_step(
     """The jitted (params, frozen, batch, batch number) -> sums: "loss" and "examples".
 
     Noise and timesteps come from (seed, "validate", batch number, row): the same at every
-    evaluation, so that curves are comparable. Rows whose `valid` is False count for nothing.
+    evaluation, so that curves are comparable. Rows whose `valid` is False count for nothing; a
+    stage whose examples are compared is told of them.
     """
 
     def step(params: Any, frozen: Any, batch: Batch, number: Any) -> dict[str, Array]:
         valid = batch["valid"].astype(jnp.float32)
-        fields = {k: v for k, v in batch.items() if k != "valid"}
+        fields = {k: v for k, v in batch.items() if stage.whole_batch or k != "valid"}
         keys = rng.example_keys(jax.random.key(seed), "validate", number, valid.shape[0])
         losses, _ = stage.loss(params, frozen, fields, keys)
         return {"loss": jnp.sum(losses * valid), "examples": jnp.sum(valid)}

@@ -17,7 +17,7 @@ import json
 import pathlib
 from typing import Any
 
-from unclip_jax.config import RunConfig, to_mapping
+from unclip_jax.config import RunConfig, from_mapping, to_mapping
 from unclip_jax.data.files import replace_file
 from unclip_jax.errors import StorageError, UserError
 from unclip_jax.parallel.processes import is_primary
@@ -36,7 +36,7 @@ def prepare(config: RunConfig, workdir: pathlib.Path) -> None:
     path = workdir / "config.json"
     mine = to_mapping(config)
     if path.exists():
-        theirs = _read(path)
+        theirs = to_mapping(from_mapping(_read(path)))  # with the defaults of newer settings
         for name, ours, other in _differences(mine, theirs):
             raise UserError(
                 f"{workdir} holds a run with config.{name}={other!r}, but {ours!r} is asked for: "
