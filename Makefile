@@ -3,13 +3,15 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 ORACLES ?= .venv-oracles
+PINNED ?= .venv-oracles-pinned
 # How many processes share the default tests.
 JOBS ?= 2
 
 # Where tests measure what docs/claims.md lists.
 CLAIMS := tests/oracles tests/diffusion tests/models tests/stages
 
-.PHONY: launch-tests help demo test test-current check golden docs oracles clean slow-tests soak edit-pictures
+.PHONY: launch-tests help demo test test-current check golden docs oracles oracles-pinned bare-tests clean slow-tests soak \
+  edit-pictures
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -59,16 +61,31 @@ oracles: $(ORACLES)/.installed ## compare with other libraries, closed forms and
 	UPDATE_CLAIMS=1 $(ORACLES)/bin/python -m pytest -m claim $(CLAIMS)
 	$(ORACLES)/bin/python -m pytest -m 'not claim' tests/oracles
 
-$(ORACLES)/.installed: tests/oracles/requirements.txt setup.py
-	$(PYTHON) -m venv $(ORACLES)
-	$(ORACLES)/bin/python -m pip install --quiet --upgrade pip
-	$(ORACLES)/bin/python -m pip install --quiet -r tests/oracles/requirements.txt
-	$(ORACLES)/bin/python -m pip install --quiet --no-deps -r tests/oracles/requirements-no-deps.txt
-	$(ORACLES)/bin/python -m pip install --quiet -c constraints.txt -e '.[test]'
+oracles-pinned: $(PINNED)/.installed ## exports in the last diffusers that loads unCLIP folders as they are
+	$(PINNED)/bin/python -m pytest tests/oracles/test_diffusers_pipeline.py tests/oracles/test_kandinsky.py
+
+bare-tests: $(BIN)/.installed ## exported programs where only jax and numpy are installed, pinned and newest
+	$(PYTHON) -m venv .venv-bare
+	.venv-bare/bin/python -m pip install --quiet -c constraints.txt jax numpy
+	python3.12 -m venv .venv-bare-current
+	.venv-bare-current/bin/python -m pip install --quiet jax numpy
+	for bare in .venv-bare .venv-bare-current; do \
+	  UNCLIP_BARE_PYTHON=$$PWD/$$bare/bin/python $(BIN)/python -m pytest tests/interop/test_stablehlo.py || exit 1; \
+	done
+
+$(ORACLES)/.installed: REQUIREMENTS := tests/oracles/requirements.txt
+$(PINNED)/.installed: REQUIREMENTS := tests/oracles/requirements-pinned.txt
+$(ORACLES)/.installed $(PINNED)/.installed: $(wildcard tests/oracles/requirements*.txt) setup.py
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet -r $(REQUIREMENTS)
+	$(@D)/bin/python -m pip install --quiet --no-deps -r tests/oracles/requirements-no-deps.txt
+	$(@D)/bin/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	@touch $@
 
 edit-pictures: $(BIN)/.installed ## the pictures of docs/editing.md, with BUNDLE and DATA
 	$(BIN)/python benchmarks/edit_pictures.py --bundle $(BUNDLE) --data $(DATA) --out docs/images
 
 clean: ## remove what the targets made, but for the demo's results
-	rm -rf $(VENV) .venv-current $(ORACLES) build dist *.egg-info
+	rm -rf $(VENV) .venv-current $(ORACLES) $(PINNED) \
+	  .venv-bare .venv-bare-current build dist *.egg-info

@@ -2,6 +2,7 @@
 
 import json
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -49,6 +50,25 @@ def test_rows(folder):
     shown = np.concatenate([next(loader)[0]["tokens"] for _ in range(4)])
     loader.close()
     assert {row.tobytes() for row in shown} == {row.tobytes() for row in batch["tokens"]}
+
+
+def test_a_bucket_holds_what_a_disk_holds(folder):
+    memory = fsspec.filesystem("memory")
+    memory.put(str(folder), "bucket/laion", recursive=True)
+    try:
+        there, here = (
+            open_dataset(str(name), FIELDS) for name in ("memory://bucket/laion/", folder)
+        )
+        assert not there.is_local
+        one, other = (next(eval_batches(dataset, 16)) for dataset in (there, here))
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+        memory.rm("bucket/laion/metadata/metadata_1.parquet")
+        with pytest.raises(UserError, match=r"memory://.*metadata_1\.parquet: missing"):
+            open_dataset("memory://bucket/laion", FIELDS)
+    finally:
+        memory.rm("bucket", recursive=True)
 
 
 def test_provenance(folder):

@@ -1,4 +1,8 @@
-"""Exported programs, in a process that can import jax and numpy and nothing of ours."""
+"""Exported programs, in a process that can import jax and numpy and nothing of ours.
+
+By default it is this interpreter without its packages but for those. `make bare-tests` names others
+in UNCLIP_BARE_PYTHON: environments where nothing else was ever installed.
+"""
 
 import json
 import os
@@ -24,15 +28,18 @@ from unclip_jax.text import tokenize
 ALLOWED = ("jax", "jaxlib", "numpy", "numpy.libs", "ml_dtypes", "opt_einsum", "scipy", "scipy.libs")
 
 PROGRAM = """
-import json, sys
+import importlib.metadata, json, sys
 folder, result = sys.argv[1:]
+known = {"jax", "jaxlib", "numpy", "ml_dtypes", "opt_einsum", "scipy", "pip", "setuptools"}
+others = {d.name.replace("-", "_") for d in importlib.metadata.distributions()} - known
+assert not others, f"{others} are installed here"
 sys.path.insert(0, folder)
-for name in ("unclip_jax", "flax", "safetensors"):
+for name in ("unclip_jax", "flax", "safetensors", "flatbuffers"):
     try:
         __import__(name)
     except ImportError:
         continue
-    raise SystemExit(f"{name} can be imported here")
+    assert name == "flatbuffers", f"{name} can be imported here"
 import numpy as np
 from run import Programs
 programs = Programs(folder)
@@ -73,24 +80,31 @@ def folder(cascade, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
-    """A folder of packages with only what jax needs."""
-    path = tmp_path_factory.mktemp("packages")
-    site = pathlib.Path(jax.__file__).parents[1]
-    for name in ALLOWED:
-        if (site / name).exists():
-            os.symlink(site / name, path / name)
-    return path
+    """Runs Python code where there is only what jax needs: (code, *arguments, input) -> process."""
+    command, start = [os.environ.get("UNCLIP_BARE_PYTHON"), "-I", "-c"], ""
+    if command[0] is None:
+        packages = tmp_path_factory.mktemp("packages")
+        site = pathlib.Path(jax.__file__).parents[1]
+        for name in ALLOWED:
+            if (site / name).exists():
+                os.symlink(site / name, packages / name)
+        command = [sys.executable, "-I", "-S", "-c"]
+        start = f"import sys; sys.path.append({str(packages)!r})\n"
+    environment = {k: v for k, v in os.environ.items() if k.startswith("JAX_")}
+
+    def run(code, *arguments, given=None):
+        return subprocess.run(
+            [*command, start + code, *map(str, arguments)],
+            input=given, capture_output=True, text=True, check=False, env=environment,
+        )  # fmt: skip
+
+    return run
 
 
 @pytest.fixture(scope="module")
 def drawn(folder, bare, tmp_path_factory):
     result = tmp_path_factory.mktemp("result") / "arrays.npz"
-    start = f"import sys; sys.path.append({str(bare)!r})\n"
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", start + PROGRAM, str(folder), str(result)],
-        input=json.dumps(CAPTIONS), capture_output=True, text=True, check=False,
-        env={"JAX_PLATFORMS": "cpu"},
-    )  # fmt: skip
+    done = bare(PROGRAM, folder, result, given=json.dumps(CAPTIONS))
     assert done.returncode == 0, done.stderr[-2000:]
     return dict(np.load(result))
 
@@ -154,12 +168,11 @@ def test_an_altered_program_is_not_run(folder, bare, tmp_path):
     data = bytearray(program.read_bytes())
     data[100] ^= 1
     program.write_bytes(data)
-    text = (
-        f"import sys; sys.path[:0] = [{str(copy)!r}, {str(bare)!r}]\n"
-        f"from run import Programs; Programs({str(copy)!r}).call('clip_text', 0)"
+    done = bare(
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from run import Programs; Programs(sys.argv[1]).call('clip_text', 0)",
+        copy,
     )
-    command = [sys.executable, "-I", "-S", "-c", text]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "programs/clip_text.bin is altered" in done.stderr
 
 

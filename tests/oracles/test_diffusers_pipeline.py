@@ -17,6 +17,7 @@ import pytest
 import torch
 from diffusers import UnCLIPImageVariationPipeline, UnCLIPPipeline, pipelines
 from karlo_cascade import CAPTIONS, draw, make_cascade, noise
+from safetensors.numpy import load_file
 
 from unclip_jax.core import trees
 from unclip_jax.interop.diffusers import read_folder, write_folder
@@ -60,6 +61,17 @@ def run(pipe, stages, **arguments):
 def text_to_image(pipe):
     arguments = {"prompt": list(CAPTIONS), "prior_num_inference_steps": 3}
     return run(pipe, ("prior", "decoder", "upsampler"), **arguments)
+
+
+def assert_same_weights(theirs, ours):
+    """Every tensor that diffusers wrote is in our folder, by its name and bit for bit."""
+    files = sorted(p.relative_to(theirs) for p in theirs.rglob("*.safetensors"))
+    assert len(files) >= 5
+    for file in files:
+        wanted, found = load_file(theirs / file), load_file(ours / file)
+        assert wanted.keys() == found.keys(), file
+        for name, value in wanted.items():
+            np.testing.assert_array_equal(found[name], value, err_msg=f"{file} {name}")
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +125,8 @@ def test_our_pipeline_draws_their_pictures(pipe, tmp_path):
     pipe.save_pretrained(tmp_path / "theirs")
     theirs = text_to_image(pipe)
     imported = read_folder(tmp_path / "theirs")
+    write_folder(imported, tmp_path / "back")
+    assert_same_weights(tmp_path / "theirs", tmp_path / "back")
     with torch.no_grad():
         for p, old in zip((p for n in networks for p in n.parameters()), before, strict=True):
             p.copy_(old)
@@ -132,7 +146,10 @@ def test_image_variations(cascade, folder, tmp_path):
     theirs = run(pipe, ("decoder", "upsampler"), image_embeddings=torch.from_numpy(z))
     ours = draw(cascade, ("", ""))["large"] / 2 + 0.5
     assert np.abs(theirs - ours).max() < TOLERANCE
-    found = read_folder(tmp_path / "variation")
+    pipe.save_pretrained(tmp_path / "theirs")
+    found = read_folder(tmp_path / "theirs")
+    write_folder(found, tmp_path / "back", layout="variation")
+    assert_same_weights(tmp_path / "theirs", tmp_path / "back")
     assert list(found.named()) == ["clip", "decoder", "upsampler"]
     read = trees.flatten(found.clip.params)
     for path, value in trees.flatten(cascade.clip.params).items():

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from unclip_jax.core import trees
+from unclip_jax.interop.diffusers.names import prior_entries
 from unclip_jax.models import PriorTransformer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -48,40 +49,9 @@ def oracle():
 
 
 def ours(model):
-    """Parameters of ours from a diffusers prior."""
-    state = {k: v.numpy() for k, v in model.state_dict().items()}
-    flat = {
-        "query": state["prd_embedding"][0, 0],
-        "position_embedding": state["positional_embedding"][0],
-    }
-
-    def linear(path, *names):
-        flat[f"{path}/kernel"] = np.concatenate([state[f"{n}.weight"] for n in names]).T
-        flat[f"{path}/bias"] = np.concatenate([state[f"{n}.bias"] for n in names])
-        if len(names) == 3:  # q, k, v
-            for leaf in ("kernel", "bias"):
-                value = flat[f"{path}/{leaf}"]
-                flat[f"{path}/{leaf}"] = value.reshape(*value.shape[:-1], 3, -1)
-
-    def norm(path, name):
-        flat[f"{path}/scale"], flat[f"{path}/bias"] = state[f"{name}.weight"], state[f"{name}.bias"]
-
-    linear("time_embedding/linear_1", "time_embedding.linear_1")
-    linear("time_embedding/linear_2", "time_embedding.linear_2")
-    linear("image_embedding_in", "proj_in")
-    linear("text_embedding_in", "embedding_proj")
-    linear("text_states_in", "encoder_hidden_states_proj")
-    for i in range(2):
-        block, theirs = f"transformer/block_{i}", f"transformer_blocks.{i}"
-        norm(f"{block}/norm_1", f"{theirs}.norm1")
-        linear(f"{block}/qkv", *(f"{theirs}.attn1.to_{x}" for x in "qkv"))
-        linear(f"{block}/attention_out", f"{theirs}.attn1.to_out.0")
-        norm(f"{block}/norm_2", f"{theirs}.norm3")
-        linear(f"{block}/mlp_in", f"{theirs}.ff.net.0.proj")
-        linear(f"{block}/mlp_out", f"{theirs}.ff.net.2")
-    norm("norm_final", "norm_out")
-    linear("out", "proj_to_clip_embeddings")
-    return flat
+    """Parameters of ours from a diffusers prior, by path."""
+    state = {k: v.numpy() for k, v in model.state_dict().items() if not k.startswith("clip_")}
+    return {entry.ours: entry.to_ours(state) for entry in prior_entries(SIZE["layers"])}
 
 
 def run(model, given):

@@ -4,6 +4,7 @@ Every read is checked against the size and version that the shard was indexed wi
 changes under a run is an error, not other data.
 """
 
+import glob
 import io
 import os
 from collections.abc import Callable
@@ -49,6 +50,15 @@ def exists(path: str) -> bool:
     except MissingShard:
         return False
     return True
+
+
+def find(folder: str, pattern: str) -> list[str]:
+    """Returns the files of a folder whose names match, sorted; none over http, which lists none."""
+    if not is_remote(folder):
+        return sorted(glob.glob(f"{glob.escape(folder)}/{pattern}"))
+    if folder.startswith(("http://", "https://")):
+        return []
+    return _remote().glob(f"{folder}/{pattern}")
 
 
 def read_file(path: str) -> bytes | None:
