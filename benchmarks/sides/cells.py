@@ -1,19 +1,14 @@
 """What both sides of `train_step.py` build, in numbers: layers, widths, batch and inputs.
 
-CPU cells are small (about 7 M and 27 M parameters); GPU cells are the paper's stages, at the crops
+CPU cells are small (7, 27 and 23 M parameters); GPU cells are the paper's stages, at the crops
 that they are trained on, with batches that fill 80 GB. Inputs are random, the same on both sides.
 """
 
 import argparse
 import dataclasses
-import json
-import os
-import sys
-import time
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+import serving
 
 CONTEXT = 81  # text tokens and image tokens of the decoder
 
@@ -74,12 +69,14 @@ class UNetCell:
 CELLS: dict[str, PriorCell | UNetCell] = {
     "prior": PriorCell(256, 8, 8, 256, batch=32),
     "unet": UNetCell(32, 64, 2, batch=8, context_width=256),
+    "upsampler": UNetCell(64, 64, 2, batch=4, in_channels=6),
     "prior_1b": PriorCell(2048, 24, 32, 1024, batch=128),
     "decoder_64": UNetCell(64, 512, 3, batch=32, context_width=2048),
     "upsampler_256": UNetCell(64, 320, 3, batch=64, in_channels=6),
     "upsampler_1024": UNetCell(256, 192, 2, 16, (1, 1, 2, 2, 4, 4), in_channels=6),
     "prior_tiny": PriorCell(64, 2, 2, 64, batch=4),
     "unet_tiny": UNetCell(16, 32, 1, batch=2, multipliers=(1, 2), context_width=64),
+    "upsampler_tiny": UNetCell(16, 32, 1, batch=2, multipliers=(1, 2), in_channels=6),
 }
 
 
@@ -87,37 +84,5 @@ def arguments() -> argparse.Namespace:
     """The command line of a side."""
     parser = argparse.ArgumentParser()
     parser.add_argument("cell", choices=CELLS)
-    parser.add_argument("--device", choices=("cpu", "gpu"), required=True)
-    parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--batch", type=int, default=0)
-    parser.add_argument("--compile", action="store_true")
-    args = parser.parse_args()
-    if args.device == "cpu" and args.threads == 1:
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    return args
-
-
-def serve(step: Callable[[], Any], facts: dict[str, Any], began: float) -> None:
-    """Warms up, then answers each line of standard input: "ready" with facts, "run" with times.
-
-    `step` returns when its step is finished.
-    """
-    step()
-    step()
-    once = time.perf_counter()
-    step()
-    steps = max(1, int(0.5 / (time.perf_counter() - once)))
-    ready = {**facts, "ready_s": time.perf_counter() - began, "steps_per_block": steps}
-    for line in sys.stdin:
-        print(json.dumps(ready if line.strip() == "ready" else timed(step, steps)), flush=True)
-
-
-def timed(step: Callable[[], Any], steps: int) -> dict[str, float]:
-    """Seconds a step, of the wall and of all this process's threads."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    for _ in range(steps):
-        step()
-    return {
-        "wall": (time.perf_counter() - wall) / steps,
-        "cpu": (time.process_time() - cpu) / steps,
-    }
+    return serving.arguments(parser)

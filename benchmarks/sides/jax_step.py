@@ -1,17 +1,14 @@
 """Our side of `train_step.py`: the networks of `unclip_jax.models` and optax's AdamW in one jit."""
 
-import os
 import time
 
 BEGAN = time.perf_counter()
 
-from cells import CELLS, PriorCell, UNetCell, arguments, serve  # noqa: E402
+from cells import CELLS, PriorCell, UNetCell, arguments  # noqa: E402
+from serving import choose_jax_platform, serve  # noqa: E402
 
 ARGS = arguments()
-if ARGS.device == "cpu":
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    if ARGS.threads == 1:
-        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+choose_jax_platform(ARGS)
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -53,7 +50,7 @@ def build(cell: PriorCell | UNetCell, dtype: jnp.dtype):
 def main() -> None:
     cell = CELLS[ARGS.cell]
     batch = ARGS.batch or cell.batch
-    net, positional = build(cell, jnp.bfloat16 if ARGS.device == "gpu" else jnp.float32)
+    net, positional = build(cell, jnp.dtype(ARGS.dtype))
     given = {k: jnp.asarray(v) for k, v in cell.inputs(batch).items()}
     target = given.pop("target")
     inputs = [given.pop(name) for name in positional]

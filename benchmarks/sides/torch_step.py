@@ -7,17 +7,12 @@ BEGAN = time.perf_counter()
 import warnings  # noqa: E402
 
 import torch  # noqa: E402
-from cells import CELLS, PriorCell, UNetCell, arguments, serve  # noqa: E402
+from cells import CELLS, PriorCell, UNetCell, arguments  # noqa: E402
+from operators import LIBRARY  # noqa: E402, F401 - before diffusers
+from serving import serve  # noqa: E402
 
 ARGS = arguments()
 warnings.filterwarnings("ignore")
-if not torch.cuda.is_available():
-    # torchvision's wheels are built for CUDA and register fakes of two operators that a CPU build
-    # lacks; their signatures are all that importing diffusers needs of them.
-    LIBRARY = torch.library.Library("torchvision", "DEF")
-    LIBRARY.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    LIBRARY.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
 from diffusers import PriorTransformer, UNet2DConditionModel, UNet2DModel  # noqa: E402
 
 
@@ -101,7 +96,7 @@ def main() -> None:
 
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=gpu):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=ARGS.dtype == "bfloat16"):
             predicted = call(run, cell, given)
         loss = torch.nn.functional.mse_loss(predicted.float(), given["target"])
         loss.backward()

@@ -23,9 +23,9 @@ group,
     bias' = sum y'    scale' = sum y' x^    (over positions; over examples where they share a row)
     x' = (scale y' - sum_g(scale y') / n - x^ sum_g(scale y' x^) / n) / sqrt(var_g + eps)
 
-so that the two sums per channel are all that is reduced, x is the only activation kept, and one
-multiply-add of x and y' is left. Derived automatically it also keeps the shifted x, and takes XLA on
-a CPU a fifth of the time of a U-Net's level (docs/performance.md).
+so that two sums per channel are all that is reduced, x is the only activation kept, and a
+multiply-add of x and y' is left. Derived automatically it keeps the shifted x too, and XLA on a CPU
+takes a fifth longer for a U-Net's level (docs/performance.md).
 
 Source: Wu and He 2018 (arXiv 1803.08494); Chan, Golub and LeVeque 1983 for shifted, merged sums.
 """
@@ -104,7 +104,7 @@ def _backward(
     to_bias = gradient.sum((1, 2))
     to_scale = (gradient * centred).sum((1, 2)) * rate
     by_mean, by_variance = (
-        _per_channel((gain * sums).reshape(len(x), groups, -1).mean(-1), x) / (x[0, ..., 0].size)
+        _per_channel((gain * sums).reshape(len(x), groups, -1).mean(-1), x) / x[0, ..., 0].size
         for sums in (to_bias, to_scale)
     )
     to_x = (
