@@ -53,3 +53,23 @@ def test_mistakes_are_one_line_and_exit_2(argv, message, capsys, tmp_path, monke
     assert message in error
     assert error.startswith("unclip: ")
     assert "\n" not in error
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--on", "skypilot"], "a sweep waits for results"),
+        (
+            ["--on", "ssh", "--hosts", "h", "--concurrency", "2"],
+            "takes all hosts, so one at a time",
+        ),
+        (["--on", "local", "--given", "clip"], "--given clip: write NAME=VALUE"),
+    ],
+)
+def test_mistakes_in_sweeps(argv, message, capsys, tmp_path):
+    words = ("sweep", "--config", "prior_lr:tiny", "--workdir", str(tmp_path / "s"))
+    assert main([*words, *argv]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+    assert not (tmp_path / "s").exists()

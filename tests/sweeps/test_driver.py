@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pathlib
 import re
 import signal
 import subprocess
@@ -167,19 +168,74 @@ def test_ctrl_c_and_two_drivers(sweep_file, tmp_path):
         assert steps(trial) == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.slow
-def test_hopeless_trials_are_ended_early(sweep_file, tmp_path):
-    pytest.importorskip("optuna")
-    file = sweep_file(
-        "trials=[{'x': 0.3}, {'x': 0.3001}, {'x': 5.0, 'delay': 0.05}], base={'steps': 2000},"
-        "pruning=Pruning(rule='median', after_trials=2, after_steps=1)"
+MEDIAN = (
+    "trials=[{'x': 0.3}, {'x': 0.3001}, {'x': 5.0, 'delay': 0.05}], base={'steps': 1000},"
+    "pruning=Pruning(rule='median', after_trials=2, after_steps=1)"
+)
+HYPERBAND = (
+    "trials=[{'x': 0.3, 'steps': 30}, {'x': 5.0, 'delay': 0.05}], base={'steps': 1000},"
+    "pruning=Pruning(rule='hyperband', max_steps=1000)"
+)
+
+
+def ended(trial):
+    """Whether no process of the trial lives."""
+    return not any(
+        f"{trial.out}".encode() in path.read_bytes()
+        for path in pathlib.Path("/proc").glob("[0-9]*/cmdline")
+        if path.exists()
     )
-    code, output = run(file, tmp_path / "s")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", [MEDIAN, HYPERBAND])
+def test_hopeless_trials_are_ended_early(sweep_file, tmp_path, fields):
+    code, output = run(sweep_file(fields), tmp_path / "s")
     assert code == 0, output
-    trials = SweepFolder(tmp_path / "s").trials()
-    assert [trial.status for trial in trials] == [DONE, DONE, PRUNED]
-    assert (trials[2].folder / "pruned.json").exists()
-    assert len((trials[2].out / "metrics.jsonl").read_text().splitlines()) < 2000
+    *good, bad = SweepFolder(tmp_path / "s").trials()
+    assert [trial.status for trial in good] == [DONE] * len(good)
+    assert bad.status == PRUNED
+    assert (bad.folder / "pruned.json").exists()
+    assert len(steps(bad)) < 1000
+    assert ended(bad)
+    assert "pruned" in (tmp_path / "s" / "results.md").read_text()
+    assert run(sweep_file(fields), tmp_path / "s")[0] == 0
+    assert starts(bad) == 1
+
+
+PRUNING_KILLER = """
+    import os, sys
+    from unclip_jax.launch.record import Record
+    from unclip_jax.sweeps.trials import Trial
+    from unclip_jax.cli import main
+
+    def dies(owner, name):
+        function = getattr(owner, name)
+        def wrapped(*args):
+            function(*args)
+            os._exit(9)
+        setattr(owner, name, wrapped)
+
+    dies(*{"decided": (Trial, "prune"), "asked": (Record, "ask_to_stop")}[sys.argv[1]])
+    sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["decided", "asked"])
+def test_a_driver_killed_as_it_prunes_does_not_forget(sweep_file, tmp_path, moment):
+    killer = tmp_path / "killer.py"
+    killer.write_text(textwrap.dedent(PRUNING_KILLER))
+    whole = argv(sweep_file(MEDIAN), tmp_path / "s")[3:]
+    assert subprocess.run([sys.executable, str(killer), moment, *whole]).returncode == 9
+    *_, bad = SweepFolder(tmp_path / "s").trials()
+    assert (bad.status, bad.pruned) == ("open", True)
+    assert run(sweep_file(MEDIAN), tmp_path / "s")[0] == 0
+    *good, bad = SweepFolder(tmp_path / "s").trials()
+    assert ([trial.status for trial in good], bad.status) == ([DONE, DONE], PRUNED)
+    assert [starts(trial) for trial in (*good, bad)] == [1, 1, 1]
+    assert len(steps(bad)) < 1000
+    assert ended(bad)
 
 
 def test_mistakes_are_found_before_the_first_trial(tmp_path):

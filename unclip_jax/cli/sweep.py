@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs what is left of the sweep; exit code 0, 1 if no trial ended well, 75 if interrupted."""
+    _check_place(args)
     sweep = _asked_for(args)
     folder = SweepFolder(args.workdir)
 
@@ -94,6 +95,15 @@ def run(args: argparse.Namespace) -> int:
         return 0 if any(trial.status == DONE for trial in folder.trials()) else 1
     finally:
         folder.close()
+
+
+def _check_place(args: argparse.Namespace) -> None:
+    if args.on == "skypilot":
+        raise UserError("--on skypilot only writes task files, and a sweep waits for results")
+    if args.on == "ssh" and args.concurrency > 1:
+        raise UserError(
+            f"--concurrency {args.concurrency}: on ssh a trial takes all hosts, so one at a time"
+        )
 
 
 def _asked_for(args: argparse.Namespace) -> Sweep:

@@ -93,14 +93,15 @@ class Objective:
 class Pruning:
     """Ending trials early that look hopeless, by their curves in `metrics.jsonl`.
 
-    "median" ends a trial whose best value so far is worse than the median of others at that step;
-    "hyperband" lets few trials of each bracket go on, of `max_steps` steps at most.
+    "median" ends a trial whose best value so far is worse than the median of finished ones at that
+    step; "hyperband" compares trials at 1, factor, factor^2, … times `after_steps`, and lets the
+    best of each bracket go on.
     """
 
     rule: Literal["median", "hyperband"] = "median"
     after_steps: int = 1
     after_trials: int = 4  # of "median"
-    max_steps: int = 1000  # of "hyperband"
+    max_steps: int = 1000  # of "hyperband": of a whole trial
     factor: int = 3  # of "hyperband": one in so many goes on
 
 

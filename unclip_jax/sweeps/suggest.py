@@ -127,9 +127,7 @@ def _tpe(sweep: Sweep, space: Space, trials: Sequence[Trial], seed: int) -> Over
     return _first_free(_random(space, seed), taken)
 
 
-def make_study(
-    sweep: Sweep, space: Space, trials: Sequence[Trial], seed: int, pruner: Any = None
-) -> Any:
+def make_study(sweep: Sweep, space: Space, trials: Sequence[Trial], seed: int) -> Any:
     """An Optuna study in memory that knows these trials."""
     optuna = _optuna()
     states = optuna.trial.TrialState
@@ -143,7 +141,7 @@ def make_study(
         seed=seed, n_startup_trials=space.startup, constant_liar=True, multivariate=True
     )
     goal = sweep.objective.goal
-    study = optuna.create_study(direction=goal, sampler=sampler, pruner=pruner, study_name="sweep")
+    study = optuna.create_study(direction=goal, sampler=sampler, study_name="sweep")
     for trial in trials:
         study.add_trial(
             optuna.trial.create_trial(
