@@ -13,6 +13,7 @@ import time
 import pytest
 from toy_sweeps import argv, run, starts, steps
 
+from unclip_jax.cli import main
 from unclip_jax.sweeps.trials import DONE, FAILED, PRUNED, SweepFolder
 
 
@@ -260,4 +261,28 @@ def test_a_dry_run_lists_trials_and_writes_nothing(tmp_path):
     assert code == 0
     assert len(re.findall(r"^# trial \d", output, re.MULTILINE)) == 4
     assert "--config.optim.learning_rate=0.001" in output
+    assert not (tmp_path / "s").exists()
+
+
+TPU = ("project=p", "zone=z", "accelerator=v4-16", "runtime=r")
+
+
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [
+        (["ssh", "--hosts", "hosts"], "start process 1"),
+        (["slurm"], "#SBATCH --array=0-3%1"),
+        (["gke", "--option", "gke.image=i"], "kind: JobSet"),
+        (["gcp-tpu", *(w for o in TPU for w in ("--option", f"tpu.{o}"))], "queuedResourceId=s-"),
+    ],
+)
+def test_a_dry_run_on_every_backend(place, shown, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hosts").write_text("a\nb\n")
+    code = ("--code", "none", "--python", "python3")
+    words = ("sweep", "--config", "prior_lr:tiny", "--workdir", str(tmp_path / "s"), "--dry-run")
+    assert main([*words, "--on", *place, *code]) == 0
+    printed = capsys.readouterr().out
+    assert shown in printed
+    assert f"{tmp_path}/s/trials/" in printed
     assert not (tmp_path / "s").exists()

@@ -66,33 +66,47 @@ def test_a_trial_that_fails_is_requeued_alone(cluster, sweep_file, tmp_path):
     assert steps(trials[1]) == [1, 2, 3, 4, 5, 6]
 
 
-KILLER = """
-    import os, sys
+AS_IT_SUBMITS = """
+    import asyncio, os, signal, sys
     from unclip_jax.launch import slurm_array
     from unclip_jax.cli import main
     hand_over = slurm_array.hand_over
 
-    async def dies(*args):
-        if sys.argv[1] == "after":
-            await hand_over(*args)
-        os._exit(9)
+    async def disturbed(*args):
+        if sys.argv[1] == "killed before":
+            os._exit(9)
+        job = await hand_over(*args)
+        if sys.argv[1] == "killed after":
+            os._exit(9)
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(0.1)
+        return job
 
-    slurm_array.hand_over = dies
+    slurm_array.hand_over = disturbed
     sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_driver_killed_as_it_submits_finds_its_trials(sweep_file, tmp_path, moment):
-    file = sweep_file(f"{GRID}, base={{'steps': 4}}")
-    killer = tmp_path / "killer.py"
-    killer.write_text(textwrap.dedent(KILLER))
+@pytest.mark.parametrize(
+    ("what", "code"), [("killed before", 9), ("killed after", 9), ("stopped", 75)]
+)
+def test_a_driver_disturbed_as_it_submits_finds_its_trials(
+    cluster, sweep_file, tmp_path, what, code
+):
+    file = sweep_file(f"{GRID}, base={{'steps': 4, 'delay': 0.2}}")
+    script = tmp_path / "disturbed.py"
+    script.write_text(textwrap.dedent(AS_IT_SUBMITS))
     words = argv(file, tmp_path / "s", "--concurrency", "4", on=ON)[3:]
-    assert subprocess.run([sys.executable, str(killer), moment, *words]).returncode == 9
+    assert subprocess.run([sys.executable, str(script), what, *words]).returncode == code
+    if what == "stopped":
+        assert cluster("squeue", "--noheader") == ""
     code, output = run(file, tmp_path / "s", "--concurrency", "4", on=ON)
     assert code == 0, output
     trials = SweepFolder(tmp_path / "s").trials()
-    assert [(t.status, starts(t)) for t in trials] == [(DONE, 1)] * 6
+    assert [trial.status for trial in trials] == [DONE] * 6
+    assert [steps(trial) for trial in trials] == [[1, 2, 3, 4]] * 6
+    if what != "stopped":
+        assert [starts(trial) for trial in trials] == [1] * 6
 
 
 def test_ctrl_c_empties_the_queue_and_the_sweep_goes_on_later(cluster, sweep_file, tmp_path):

@@ -81,7 +81,10 @@ class Driver:
 
     async def _fill(self) -> bool:
         """Starts as many trials as may run; whether any is left to start later."""
-        room = batch(self._sweep, self._backend) or self._concurrency
+        size = batch(self._sweep, self._backend)
+        if size and self._running:  # the next array begins when this one is over
+            return True
+        room = size or self._concurrency
         chosen: list[Trial] = []
         while not self._stopping and len(self._running) + len(chosen) < room:
             found = self._next(chosen)
@@ -107,7 +110,7 @@ class Driver:
         together = BACKENDS[self._backend].together
         fresh = [record for record in records if record.state.phase == "new"]
         if together is not None and len(fresh) > 1:
-            at_once = max(1, self._concurrency - len(self._running))
+            at_once = max(1, self._concurrency - (len(records) - len(fresh)))
             for record, job in zip(fresh, await together.submit(fresh, at_once), strict=True):
                 record.change(phase="running", job=job)
         for trial, record in zip(trials, records, strict=True):
@@ -115,6 +118,8 @@ class Driver:
             self._show(f"sweep: trial {trial.number} ({trial.id}): {settings}")
             task = asyncio.create_task(self._supervise(trial, record))
             self._running[trial.id] = (record, task)
+            if self._stopping:  # a signal came while they were handed over
+                record.ask_to_stop(self._grace)
 
     def _record(self, trial: Trial) -> Record:
         """The launcher's record of a trial, begun if it was not, with its lock taken."""
