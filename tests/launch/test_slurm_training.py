@@ -55,7 +55,7 @@ def test_two_nodes_train_through_a_failure(cluster, on_two_nodes, wait_until):
     assert code == 0, output
     assert "2 processes, found by SLURM: 2 devices" in output
     process, disturbed = on_two_nodes("disturbed")
-    wait_until(lambda: (disturbed / "checkpoints" / "10").exists(), 300)
+    wait_until(lambda: (disturbed / "checkpoints" / "10").exists(), 900)
     os.kill(trainer_on(cluster, "n2"), signal.SIGKILL)
     code, output = cluster.finish(process)
     assert code == 0, output

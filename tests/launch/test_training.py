@@ -30,7 +30,7 @@ def same(found, expected):
 def test_two_processes_one_of_which_is_killed(shards, tmp_path, wait_until, straight):
     workdir = tmp_path / "workdir"
     process = train(shards, workdir, tmp_path / "home", "local", "--processes", "2")
-    wait_until(lambda: (workdir / "checkpoints" / "10").exists(), 200)
+    wait_until(lambda: (workdir / "checkpoints" / "10").exists(), 900)
     os.kill(ranks(tmp_path)[1], signal.SIGKILL)
     code, output = finish(process)
     assert code == 0, output
@@ -49,10 +49,10 @@ def test_three_hosts_one_of_which_is_cut_off(shards, tmp_path, wait_until, strai
         lab.up()
         place = lab.place("--code", "none", "--python", sys.executable)
         process = train(shards, workdir, tmp_path / "home", *place)
-        wait_until(lambda: (workdir / "checkpoints" / "10").exists(), 200)
+        wait_until(lambda: (workdir / "checkpoints" / "10").exists(), 900)
         lab.pull_cable("h3")
         state = tmp_path / "home" / "clip" / "state.json"
-        wait_until(lambda: json.loads(state.read_text())["attempt"] == 2, 120)
+        wait_until(lambda: json.loads(state.read_text())["attempt"] >= 2, 900)
         lab.plug_cable("h3")
         code, output = finish(process)
     finally:
