@@ -9,9 +9,9 @@ the embeddings of its CLIP (`unclip embed`). --only draws some of them.
 """
 
 import argparse
+import dataclasses
 import io
 import pathlib
-import tarfile
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from PIL import Image
 import unclip_jax
 from unclip_jax import data
 from unclip_jax.data import BatchFields
+from unclip_jax.data.keys import find_image
 from unclip_jax.generation import Edited, Pipeline
 from unclip_jax.generation.editing import fit
 from unclip_jax.generation.inpainting import Margins
@@ -31,15 +32,16 @@ from unclip_jax.progress import progress
 
 BERRY, HEART = "strawberry, fluent flat style", "blue heart, fluent flat style"
 CAT, FACE = "cat face, fluent flat style", "grinning face, fluent flat style"
-SIDE = 112  # of a picture on the page
-STEPS = (6, 4, 3)  # of the upsamplers: they have little to decide
-QUALITY = 88  # of JPEG
+SIDE = 128  # of a picture on the page; operations stop at the upsampler that makes it
+STEPS = (6, 4, 4)  # of the upsamplers: they have little to decide
+QUALITY = 75  # of JPEG: no picture above 150 kB
 
 
 class Given(NamedTuple):
     """What the operations start from."""
 
     pipeline: Pipeline
+    whole: Pipeline
     options: Any
     shards: str
     berry: Picture
@@ -49,22 +51,24 @@ class Given(NamedTuple):
 
 def read_samples(folder: pathlib.Path, captions: Sequence[str]) -> list[Picture]:
     """The pictures of some captions, from the shards of all splits."""
+    dataset = data.open_dataset(str(folder / "*.tar"), BatchFields(context_length=77))
     found: dict[str, Picture] = {}
-    for path in sorted(folder.glob("*.tar")):
-        with tarfile.open(path) as tar:
-            members = {m.name: m for m in tar.getmembers()}
-            for name in members:
-                if not name.endswith(".txt"):
-                    continue
-                caption = tar.extractfile(name).read().decode()  # type: ignore[union-attr]
-                if caption in captions:
-                    png = tar.extractfile(name.removesuffix("txt") + "png").read()  # type: ignore[union-attr]
-                    with Image.open(io.BytesIO(png)) as image:
-                        found[caption] = np.asarray(image.convert("RGB"))
+    for number in range(len(dataset)):
+        _, members = dataset.read(number)
+        caption = bytes(members["txt"]).decode()
+        if caption in captions:
+            with Image.open(io.BytesIO(find_image(members))) as image:
+                found[caption] = np.asarray(image.convert("RGB"))
     missing = set(captions) - set(found)
     if missing:
         raise SystemExit(f"{folder} has no picture of {sorted(missing)}")
     return [found[caption] for caption in captions]
+
+
+def up_to(side: int, whole: Pipeline) -> Pipeline:
+    """The cascade without the upsamplers that make larger pictures."""
+    upsamplers = tuple(u for u in whole.cascade.upsamplers if u.model.image_size <= side)
+    return Pipeline(dataclasses.replace(whole.cascade, upsamplers=upsamplers))
 
 
 def shown(picture: Picture) -> Picture:
@@ -83,10 +87,12 @@ def table(edited: Edited, given: Sequence[Picture] = ()) -> Image.Image:
 
 
 def cascade(g: Given) -> Image.Image:
-    """Every stage's picture, with the settings of training."""
-    prompts = (HEART, FACE, CAT)
-    drawn = g.pipeline(prompts, images_per_prompt=1, seed=2, **g.options | {"sampling": None})
-    columns = [f"{stage}, {size} px" for stage, size in g.pipeline.sizes.items()]
+    """Every stage's picture."""
+    prompts = (HEART, FACE, CAT, BERRY)
+    sampling = {name: {"steps": n} for name, n in zip(g.whole.upsamplers, STEPS, strict=False)}
+    options = g.options | {"sampling": sampling}
+    drawn = g.whole(prompts, images_per_prompt=1, seed=2, **options)
+    columns = [f"{stage}, {size} px" for stage, size in g.whole.sizes.items()]
     rows = [[drawn.stages[stage][i, 0] for stage in drawn.stages] for i in range(len(prompts))]
     return labelled_grid(rows, prompts, columns, scale=1)
 
@@ -94,7 +100,7 @@ def cascade(g: Given) -> Image.Image:
 def inpaint(g: Given, method: Any) -> Image.Image:
     hole = np.zeros(g.cat.shape[:2], bool)
     hole[len(hole) // 2 :] = True
-    drawn = g.pipeline.inpaint(g.cat, hole, CAT, count=3, method=method, **g.options)
+    drawn = g.pipeline.inpaint(g.cat, hole, CAT, count=4, method=method, **g.options)
     return table(drawn, [np.where(hole[..., None], 255, g.cat).astype(np.uint8)])
 
 
@@ -109,7 +115,7 @@ def outpaint(g: Given) -> Image.Image:
 
 
 def prompts_between(g: Given) -> Image.Image:
-    drawn = g.pipeline.interpolate_prompts(BERRY, HEART, steps=7, **g.options)
+    drawn = g.pipeline.interpolate_prompts(BERRY, HEART, steps=8, **g.options)
     return table(drawn)
 
 
@@ -130,7 +136,7 @@ def reconstruct(g: Given) -> Image.Image:
 
 def typographic(g: Given) -> Image.Image:
     attacked = {"as it is": g.berry, "cat": with_note(g.berry, "cat")}
-    drawn = g.pipeline.typographic_probe(attacked, (BERRY, CAT), count=3, **g.options)
+    drawn = g.pipeline.typographic_probe(attacked, (BERRY, CAT), count=4, **g.options)
     print(drawn.facts)
     return table(drawn, list(attacked.values()))
 
@@ -164,16 +170,16 @@ WEIGHTS: dict[str, dict[str, Any]] = {
 PICTURES: dict[str, Callable[[Given], Image.Image]] = {
     "cascade": cascade,
     "edit_variations": lambda g: table(
-        g.pipeline.variations(g.berry, count=3, etas=(0.0, 1.0), **g.options), [g.berry, g.berry]
+        g.pipeline.variations(g.berry, count=2, etas=(0.0, 1.0), **g.options), [g.berry, g.berry]
     ),
     "edit_variations_embedding": lambda g: table(
         g.pipeline.variations_of_embedding(g.berry, count=4, **g.options), [g.berry]
     ),
     "edit_interpolate": lambda g: table(
-        g.pipeline.interpolate(g.berry, g.heart, steps=7, **g.options)
+        g.pipeline.interpolate(g.berry, g.heart, steps=8, **g.options)
     ),
     "edit_interpolate_fixed": lambda g: table(
-        g.pipeline.interpolate(g.berry, g.heart, steps=7, noise="fixed", rows=2, **g.options)
+        g.pipeline.interpolate(g.berry, g.heart, steps=8, noise="fixed", **g.options)
     ),
     "edit_interpolate_prompts": prompts_between,
     "edit_text_diff": text_diff,
@@ -189,7 +195,7 @@ PICTURES: dict[str, Callable[[Given], Image.Image]] = {
     "edit_negative": lambda g: prompts_changed(g, NEGATIVE),
     "edit_weights": lambda g: prompts_changed(g, WEIGHTS),
     "edit_rerank": rerank,
-    "edit_ablate": lambda g: table(g.pipeline.ablate([CAT, HEART], **g.options)),
+    "edit_ablate": lambda g: table(g.pipeline.ablate([CAT, HEART, BERRY, FACE], **g.options)),
     "edit_reconstruct": reconstruct,
     "edit_typographic": typographic,
 }
@@ -202,16 +208,18 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs/images"))
     parser.add_argument("--only", nargs="+", choices=PICTURES, default=tuple(PICTURES))
     args = parser.parse_args()
-    pipeline = unclip_jax.load(args.bundle)
+    whole = unclip_jax.load(args.bundle)
+    pipeline = up_to(SIDE, whole)
     options = {
         "batch_size": 4,
         "sampling": {
-            name: {"steps": steps} for name, steps in zip(pipeline.upsamplers, STEPS, strict=False)
+            name: {"steps": n} for name, n in zip(pipeline.upsamplers, STEPS, strict=False)
         },
         "report": lambda stage, total: progress(stage, total, "pictures"),
     }
     shards = str(args.data / "train-*.tar")
-    given = Given(pipeline, options, shards, *read_samples(args.data, (BERRY, HEART, CAT)))
+    samples = read_samples(args.data, (BERRY, HEART, CAT))
+    given = Given(pipeline, whole, options, shards, *samples)
     for name in args.only:
         path = args.out / f"{name}.jpg"
         PICTURES[name](given).save(path, quality=QUALITY, optimize=True)
