@@ -4,6 +4,7 @@ The recorded pictures are those of diffusers' own pipeline, run on our export wi
 tests/oracles/test_diffusers_pipeline.py.
 """
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -71,11 +72,9 @@ def test_a_folder_comes_back_byte_for_byte(folder, tmp_path):
         assert (folder / file).read_bytes() == (tmp_path / "again" / file).read_bytes(), file
 
 
-def test_one_network_for_all_steps_is_written_twice_and_read_once(tmp_path):
-    clip = make_stage("clip")
-    stages = [clip, make_stage("prior", clip), make_stage("decoder", clip)]
+def test_one_network_for_all_steps_is_written_twice_and_read_once(cascade, tmp_path):
     upsampler = make_stage("upsampler", last_step="shared")
-    write_folder(compose([*stages, upsampler]), tmp_path / "shared")
+    write_folder(dataclasses.replace(cascade, upsamplers=(upsampler,)), tmp_path / "shared")
     [found] = read_folder(tmp_path / "shared").upsamplers
     assert found.model.last_step == "shared"
     jax.tree.map(np.testing.assert_array_equal, found.params, upsampler.params)
@@ -132,8 +131,8 @@ def test_kandinskys_prior_becomes_a_clip_and_a_prior(cascade, folder, tmp_path):
         ("model_index.json", "_class_name", "FluxPipeline", "is of 'FluxPipeline'"),
     ],
 )
-def test_options_that_we_do_not_have_are_named(cascade, tmp_path, file, key, value, words):
-    write_folder(cascade, tmp_path / "k")
+def test_options_that_we_do_not_have_are_named(folder, tmp_path, file, key, value, words):
+    shutil.copytree(folder, tmp_path / "k")
     path = tmp_path / "k" / file
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     with pytest.raises(UserError, match=words):
@@ -149,19 +148,14 @@ def test_options_that_we_do_not_have_are_named(cascade, tmp_path, file, key, val
         ("upsampler", {"space_to_depth": 2, "crop_fraction": 0.5}, "space_to_depth=2"),
     ],
 )
-def test_networks_that_diffusers_does_not_have_are_refused(kind, model, words, tmp_path):
-    clip = make_stage("clip")
-    decoder = make_stage("decoder", clip)
-    stages = {
-        "prior": make_stage("prior", clip),
-        "decoder": decoder,
-        "upsampler": make_stage("upsampler"),
-    }
+def test_networks_that_diffusers_does_not_have_are_refused(cascade, kind, model, words, tmp_path):
+    clip = cascade.clip
+    stages = dict(cascade.named())
     stages[kind] = make_stage(kind, None if kind == "upsampler" else clip, **model)
-    if kind == "prior" and model.get("embedding_scale") == "unit":
+    if model.get("embedding_scale") == "unit":  # which only such a decoder may follow
         stages["decoder"] = make_stage("decoder", clip, embedding_scale="unit")
     with pytest.raises(UserError, match=words):
-        write_folder(compose([clip, *stages.values()]), tmp_path / "k")
+        write_folder(compose(stages.values()), tmp_path / "k")
     assert not (tmp_path / "k").exists()
 
 

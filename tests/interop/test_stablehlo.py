@@ -91,6 +91,7 @@ def bare(tmp_path_factory):
         command = [sys.executable, "-I", "-S", "-c"]
         start = f"import sys; sys.path.append({str(packages)!r})\n"
     environment = {k: v for k, v in os.environ.items() if k.startswith("JAX_")}
+    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiles twice as fast
 
     def run(code, *arguments, given=None):
         return subprocess.run(
