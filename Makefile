@@ -11,7 +11,7 @@ JOBS ?= 2
 CLAIMS := tests/oracles tests/diffusion tests/models tests/stages
 
 .PHONY: launch-tests help demo test test-current check golden docs oracles oracles-pinned bare-tests clean slow-tests soak \
-  edit-pictures
+  plans edit-pictures
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -30,6 +30,11 @@ test: $(BIN)/.installed ## the default tests, shared by JOBS processes
 
 slow-tests: $(BIN)/.installed ## the tests that take minutes: more faults, more processes
 	$(BIN)/python -m pytest -m slow
+
+plans: $(BIN)/.installed ## docs/pod-plans.md anew: transformers compiled for TPUs, U-Nets by the model
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[tpu,test]'
+	$(BIN)/python -m pytest tests/preflight/test_compiled.py
+	$(BIN)/python benchmarks/pod_plans.py
 
 soak: $(BIN)/.installed ## a toy run through 30 random faults, its end compared bit for bit
 	$(BIN)/python benchmarks/soak.py --log benchmarks/results/soak.txt

@@ -40,7 +40,7 @@ EXTRAS = {
     # importlib_resources: etils, which the first reads paths with, needs it without saying so.
     "tfds": ["tensorflow-datasets>=4.9.10,<5", "array_record>=0.8,<1", "importlib_resources>=6"],
     "parquet": ["pyarrow>=21"],
-    # On a TPU.
+    # On a TPU; and, on any Linux machine, its compiler for `unclip plan`.
     "tpu": ["jax[tpu]>=0.10.2,<0.13"],
     # Programs that run without this package, `unclip export --format stablehlo`.
     "stablehlo": ["flatbuffers>=25,<26"],

@@ -15,6 +15,7 @@ from unclip_jax import stages
 from unclip_jax.cli.inspect_shardings import report
 from unclip_jax.config import load_config, preset_dir, to_mapping
 from unclip_jax.core import trees
+from unclip_jax.preflight.topology import tpu_topology
 from unclip_jax.training.optimizer import decay_mask
 
 HERE = pathlib.Path(__file__).parent
@@ -71,6 +72,14 @@ def test_shardings(stage, variant):
     config = load_config(f"{stage}:{variant}", mesh | tiny)
     clip = load_config(f"clip:{CLIP_OF.get(variant, 'tiny')}").model
     compare(f"{stage}_{variant}.shardings.txt", report(config, clip, devices=16))
+
+
+def test_shardings_on_a_named_topology():
+    """The paper's prior on 64 chips, by the preset's own mesh: needs no compiler."""
+    topology = tpu_topology("v5p:4x4x4")
+    config, clip = load_config("prior:paper"), load_config("clip:paper").model
+    text = report(config, clip, devices=topology.chips)
+    compare("prior_paper.v5p_4x4x4.shardings.txt", text)
 
 
 def test_every_preset_file_is_covered():

@@ -34,3 +34,51 @@ def test_a_gather_counts_the_whole_array_and_loops_are_marked():
     assert [(c.kind, c.in_loop) for c in found] == [("all-reduce", True)]
     found = collectives(compiled(lambda x: x * 2, P("data"), P(), (16, 24)))
     assert bytes_by_kind(found) == {"all-gather": 16 * 24 * 4}
+
+
+def test_loops_are_entered_as_often_as_they_turn():
+    def turns(x):
+        def inner(i, c):
+            return jnp.sin(x + c[None]).sum(0)
+
+        def outer(carry, _):
+            return jax.lax.fori_loop(0, 3, inner, carry), None
+
+        return jax.lax.scan(outer, jnp.zeros(24), length=5)[0]
+
+    (found,) = collectives(compiled(turns, P("data"), P(), (16, 24)))
+    assert (found.times, found.bytes, found.group) == (15, 24 * 4, tuple(range(8)))
+
+
+TPU_TEXT = """
+%all-reduce-scatter.1 (p: bf16[256,64]) -> bf16[128,64] {
+  %all-reduce.2 = bf16[256,64]{1,0:T(8,128)} all-reduce(%p), channel_id=7, replica_groups={{0,1}}
+}
+%start (p: bf16[8,4]) -> bf16[8,8] {
+  %all-gather.1 = bf16[8,8]{1,0} all-gather(%p), channel_id=3, replica_groups=[2,2]<=[4]
+}
+%done (p: bf16[8,4]) -> bf16[8,8] {
+  %all-gather.2 = bf16[8,8]{1,0} all-gather(%p), channel_id=3, replica_groups=[2,2]<=[4]
+}
+%turn (s: s32[]) -> s32[] {
+  %f = bf16[8,8]{1,0} fusion(%s), kind=kCustom, calls=%start
+  %g = bf16[8,8]{1,0} fusion(%s), kind=kCustom, calls=%done
+}
+%go_on (s: s32[]) -> pred[] {
+  %limit = s32[]{:T(128)} constant(24)
+  ROOT %lt = pred[]{:T(512)} compare(%s, %limit), direction=LT
+}
+ENTRY %main (x: s32[]) -> s32[] {
+  %w = s32[] while(%x), condition=%go_on, body=%turn
+  %r = bf16[128,64]{1,0} fusion(%w), kind=kCustom, calls=%all-reduce-scatter.1
+}
+"""
+
+
+def test_the_parts_of_a_collective_on_a_tpu_count_as_one():
+    """As libtpu writes it: spread over fusions of one channel, sum and slice in one fusion."""
+    scatter, gather = collectives(TPU_TEXT)
+    assert (scatter.kind, scatter.bytes, scatter.times) == ("reduce-scatter", 256 * 64 * 2, 1)
+    assert (gather.kind, gather.bytes, gather.times) == ("all-gather", 8 * 8 * 2, 24)
+    assert gather.in_loop
+    assert gather.group == (0, 1)

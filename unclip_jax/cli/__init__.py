@@ -50,6 +50,7 @@ COMMANDS = {
     "eval": ("evaluate", "measure how well pictures follow their prompts"),
     "likelihood": ("likelihood", "bound a stage's negative log-likelihood, in bits per dimension"),
     "moments": ("moments", "estimate what Analytic-DPM samples with, and let a bundle use it"),
+    "plan": ("plan", "say whether a run fits on a pod, what it sends and how long it takes"),
     "launch": ("launch", "start a run anywhere and look after it"),
     "launch status": ("launch_status", "show launched runs"),
     "launch logs": ("launch_logs", "print the logs of a launched run"),

@@ -17,9 +17,9 @@ import jax
 import optax
 
 from unclip_jax import stages
+from unclip_jax.cli.clip_arguments import add_clip_argument, clip_model
 from unclip_jax.cli.config_arguments import add_config_arguments, config_from
-from unclip_jax.cli.frozen import load_clip
-from unclip_jax.config import RunConfig, load_config
+from unclip_jax.config import RunConfig
 from unclip_jax.config.schema import ClipModel
 from unclip_jax.core import trees
 from unclip_jax.errors import UserError
@@ -36,11 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--devices", type=int, metavar="N", help="of the mesh; by default this machine's"
     )
-    parser.add_argument(
-        "--clip-config",
-        metavar="FILE:VARIANT",
-        help="the CLIP of a prior or decoder, by its config",
-    )
+    add_clip_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     devices = jax.device_count() if args.devices is None else args.devices
     if devices < 1:
         raise UserError(f"--devices {devices}: must be positive")
-    print(report(config, _clip_model(config, args.clip_config), devices), end="")
+    print(report(config, clip_model(config, args.clip_config), devices), end="")
     return 0
 
 
@@ -98,12 +94,3 @@ def _bytes(tree: Any, shardings: Any) -> int:
         shape = placed[path].shard_shape(leaf.shape) if placed else leaf.shape
         total += math.prod(shape) * leaf.dtype.itemsize
     return total
-
-
-def _clip_model(config: RunConfig, spec: str | None) -> ClipModel | None:
-    if spec is not None:
-        model = load_config(spec).model
-        if not isinstance(model, ClipModel):
-            raise UserError(f"--clip-config {spec}: is no config of a CLIP")
-        return model
-    return None if config.clip.path is None else load_clip(config.clip.path).model

@@ -1,16 +1,20 @@
 """What a compiled program sends between devices: collectives by kind and bytes, from its HLO text.
 
 Bytes are those of one device's result (of its argument, for a reduce-scatter): the size of the
-array that is summed, gathered or exchanged. A collective inside a loop is counted once, with
-`in_loop` set, since the text does not say how often a loop turns.
+array that is summed, gathered or exchanged, each time that it is. Loops are entered as often as
+their condition says, `i < constant`; a loop of unknown length counts once.
 
 The CPU's compiler promotes bfloat16 collectives to float32 and has no reduce-scatter: it sums the
-whole array and takes a slice. Read numbers from a CPU program as such.
+whole array and takes a slice. Read numbers from a CPU program as such. The TPU's compiler spreads a
+collective over several fusions to overlap it with arithmetic; the parts share a channel and count
+as one. Its fused sum and slice ("all-reduce-scatter") is a reduce-scatter.
 """
 
 import dataclasses
 import re
 from collections import Counter
+
+from unclip_jax.parallel.device_groups import device_groups
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -18,6 +22,12 @@ _INSTRUCTION = re.compile(rf"^\s*(?:ROOT )?%?\S+ = (.*?) ({'|'.join(KINDS)})(?:-
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _ARRAY = re.compile(r"\b(pred|[a-z]+\d+)\w*\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:body|condition|calls|to_apply|branch_computations)=\{?%?([\w.\-]+)")
+_BODY = re.compile(r"body=%?([\w.\-]+)")
+_CONDITION = re.compile(r"condition=%?([\w.\-]+)")
+_KNOWN_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_CONSTANT = re.compile(r" [su]\d+\[\]\S* constant\((\d+)\)")
+_CHANNEL = re.compile(r"channel_id=(\d+)")
+_SUM_AND_SLICE = "all-reduce-scatter"
 _BITS = re.compile(r"\d+")
 
 
@@ -31,6 +41,8 @@ class Collective:
       bytes: of these together.
       in_loop: whether a loop of the program contains it.
       source: the operation of the model that it comes from, as the compiler recorded it.
+      times: how often it runs.
+      group: devices that exchange with the first one, by their positions in the mesh; () is all.
     """
 
     kind: str
@@ -38,35 +50,45 @@ class Collective:
     bytes: int
     in_loop: bool
     source: str
+    times: int = 1
+    group: tuple[int, ...] = ()
 
 
 def collectives(hlo: str) -> list[Collective]:
     """All collectives of a compiled program's text (`compiled.as_text()`)."""
     bodies = _computations(hlo)
     looped = _reached(bodies, {c for lines in bodies.values() for c in _loop_parts(lines)})
-    found = []
+    turns = _turns(bodies)
+    found: dict[str, Collective] = {}
     for name, lines in bodies.items():
-        for line in lines:
+        for number, line in enumerate(lines):
             match = _INSTRUCTION.match(line)
-            if match:
-                shapes = _ARRAY.findall(match[1])
-                if "-start(" in line and len(shapes) > 1:
-                    shapes = shapes[len(shapes) // 2 :]  # (arguments, results)
-                source = re.search(r'op_name="([^"]*)"', line)
-                found.append(
-                    Collective(
-                        kind=match[2],
-                        shapes=tuple(f"{dtype}[{dims}]" for dtype, dims in shapes),
-                        bytes=sum(_size(*shape) for shape in shapes),
-                        in_loop=name in looped,
-                        source=source[1] if source else "",
-                    )
-                )
-    return found
+            if not match:
+                continue
+            kind, shapes = match[2], _ARRAY.findall(match[1])
+            if name.startswith(_SUM_AND_SLICE):
+                kind = "reduce-scatter"
+            if "-start(" in line and len(shapes) > 1:
+                shapes = shapes[len(shapes) // 2 :]  # (arguments, results)
+            channel, source = _CHANNEL.search(line), re.search(r'op_name="([^"]*)"', line)
+            key = f"{kind} {channel[1]}" if channel else f"{name} {number}"
+            found.setdefault(
+                key,
+                Collective(
+                    kind=kind,
+                    shapes=tuple(f"{dtype}[{dims}]" for dtype, dims in shapes),
+                    bytes=sum(_size(*shape) for shape in shapes),
+                    in_loop=name in looped,
+                    source=source[1] if source else "",
+                    times=turns.get(name, 1),
+                    group=device_groups(line),
+                ),
+            )
+    return list(found.values())
 
 
 def bytes_by_kind(found: list[Collective]) -> dict[str, int]:
-    """{kind: bytes} over all collectives given."""
+    """{kind: bytes} over all collectives given, each once."""
     total: Counter[str] = Counter()
     for collective in found:
         total[collective.kind] += collective.bytes
@@ -97,6 +119,30 @@ def _reached(bodies: dict[str, list[str]], start: set[str]) -> set[str]:
             seen |= new
             todo += new
     return seen
+
+
+def _turns(bodies: dict[str, list[str]]) -> dict[str, int]:
+    """How often each computation inside loops runs: loops within loops multiply."""
+    times: Counter[str] = Counter()
+    for lines in bodies.values():
+        for line in lines:
+            body = _BODY.search(line) if " while(" in line else None
+            if body:
+                length = _length(line, bodies)
+                for inside in _reached(bodies, {body[1]}):
+                    times[inside] = times.get(inside, 1) * length
+    return dict(times)
+
+
+def _length(loop: str, bodies: dict[str, list[str]]) -> int:
+    known = _KNOWN_TRIPS.search(loop)
+    if known:
+        return int(known[1])
+    condition = _CONDITION.search(loop)
+    lines = bodies.get(condition[1], []) if condition else []
+    bounds = {int(n) for line in lines for n in _CONSTANT.findall(line)}
+    counts_up = any("direction=LT" in line for line in lines)
+    return bounds.pop() if counts_up and len(bounds) == 1 else 1
 
 
 def _size(dtype: str, dims: str) -> int:

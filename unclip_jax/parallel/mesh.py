@@ -79,7 +79,8 @@ def check_batch_size(batch_size: int, mesh: AnyMesh, accumulate: int = 1) -> Non
 def _slices(config: MeshConfig, devices: Sequence[jax.Device]) -> list[list[jax.Device]]:
     """The devices of each slice: those that TPUs report, or equal runs in order of processes."""
     if config.slices == -1:
-        numbers = [d.slice_index if d.platform == "tpu" else 0 for d in devices]
+        # Devices of a single slice that is only described, not there, have no number.
+        numbers = [getattr(d, "slice_index", 0) if d.platform == "tpu" else 0 for d in devices]
         groups = [
             [d for d, n in zip(devices, numbers, strict=True) if n == s] for s in set(numbers)
         ]

@@ -1,4 +1,4 @@
-"""Will it fit, and how fast should it be: what a stage costs, known before anything is compiled."""
+"""Will it fit, and how fast should it be: what a stage costs, and what a run does on a machine."""
 
 from unclip_jax.preflight.abstract import abstract_batch, abstract_frozen
 from unclip_jax.preflight.flops import Flops, count_flops

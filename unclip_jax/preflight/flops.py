@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.extend.core import ClosedJaxpr
 
 from unclip_jax.preflight.jaxprs import Marks, walk
 
@@ -48,7 +49,11 @@ def count_flops(function: Callable[..., Any], params: Any, *arguments: Any) -> F
     """
     closed = jax.make_jaxpr(function)(params, *arguments)
     trained = len(jax.tree.leaves(params))
-    marks = [i < trained for i in range(len(closed.jaxpr.invars))]
+    return flops_of(closed, [i < trained for i in range(len(closed.jaxpr.invars))])
+
+
+def flops_of(closed: ClosedJaxpr, trained: Marks) -> Flops:
+    """FLOPs of a traced function, whose trained arguments are marked."""
     sums = {True: 0.0, False: 0.0}
 
     def visit(equation: Any, operands: Marks, times: int) -> None:
@@ -56,7 +61,7 @@ def count_flops(function: Callable[..., Any], params: Any, *arguments: Any) -> F
         if rule:
             sums[any(operands)] += times * rule(equation)
 
-    walk(closed.jaxpr, marks, visit)
+    walk(closed.jaxpr, trained, visit)
     return Flops(trained=sums[True], frozen=sums[False])
 
 

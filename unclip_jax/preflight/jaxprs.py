@@ -2,7 +2,8 @@
 operation runs.
 
 A program of JAX is a list of equations; some of them (jit, scan, cond, checkpoint …) hold programs
-of their own. `walk` visits every equation that does arithmetic, with the number of times that it
+of their own. `walk` visits every equation that does arithmetic, and every block that the backward
+pass computes again (`is_recomputed`) before what is inside it, with the number of times that it
 runs and with marks: True for operands that depend on a marked argument of the whole program.
 """
 
@@ -48,27 +49,47 @@ def _results(equation: Any, operands: Marks, visit: Visit, times: int) -> Marks:
         bodies, operands = [params["body_jaxpr"].jaxpr], operands[params["cond_nconsts"] :]
     elif name == "shard_map":
         times *= params["mesh"].size
-    matching = [body for body in bodies if len(body.invars) == len(operands)]
+    elif is_recomputed(equation):
+        visit(equation, operands, times)
+    matching = [program for program in bodies if len(program.invars) == len(operands)]
     if not matching:
         visit(equation, operands, times)
         return [any(operands)] * len(equation.outvars)
-    found = [walk(body, operands, visit, times) for body in matching]
+    found = [walk(program, operands, visit, times) for program in matching]
     return [any(each) for each in zip(*found, strict=True)]
+
+
+def is_recomputed(equation: Any) -> bool:
+    """Whether it is a block under `jax.checkpoint`; `body` is what it holds."""
+    return equation.primitive.name in ("checkpoint", "remat", "remat2")
+
+
+def equations(program: Jaxpr) -> Iterator[Any]:
+    """All equations of a program and of those inside it."""
+    for equation in program.eqns:
+        yield equation
+        for inner in _programs(equation.params):
+            yield from equations(inner)
+
+
+def body(equation: Any) -> Jaxpr:
+    """The program inside an equation that has one."""
+    return next(_programs(equation.params))
 
 
 def _scan(equation: Any, operands: Marks, visit: Visit, times: int) -> Marks:
     """A loop of known length: marks of what it carries are iterated until they settle."""
     params = equation.params
-    body, consts, carried = params["jaxpr"].jaxpr, params["num_consts"], params["num_carry"]
+    turn, consts, carried = params["jaxpr"].jaxpr, params["num_consts"], params["num_carry"]
     state = operands[consts : consts + carried]
     for _ in range(carried + 1):
         inside = [*operands[:consts], *state, *operands[consts + carried :]]
-        results = walk(body, inside, lambda *_: None)
+        results = walk(turn, inside, lambda *_: None)
         grown = [a or b for a, b in zip(state, results[:carried], strict=True)]
         if grown == state:
             break
         state = grown
-    return walk(body, inside, visit, times * params["length"])
+    return walk(turn, inside, visit, times * params["length"])
 
 
 def _programs(params: dict[str, Any]) -> Iterator[Jaxpr]:

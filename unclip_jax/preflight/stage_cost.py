@@ -10,11 +10,12 @@ import dataclasses
 from typing import Any
 
 import jax
-from jax.extend.core import Literal
+from jax.extend.core import ClosedJaxpr, Literal
 
 from unclip_jax.core import rng, trees
-from unclip_jax.preflight.flops import Flops, count_flops
-from unclip_jax.preflight.jaxprs import walk
+from unclip_jax.preflight.flops import RULES, Flops, count_flops, flops_of
+from unclip_jax.preflight.jaxprs import Marks, body, equations, is_recomputed, walk
+from unclip_jax.preflight.work import REDUCTIONS, Operation, operations
 from unclip_jax.stages.stage import MEMORY, Stage
 
 
@@ -28,6 +29,9 @@ class StageCost:
       flops: of one example.
       activation_bytes: kept for the backward pass, of one example, at most.
       weight_copy_bytes: kept for the backward pass whatever the batch, at most.
+      block_numbers: results of products and reductions in the largest block that the backward pass
+        computes again, of one example; 0 without such blocks.
+      operations: of the forward pass.
     """
 
     parameters: int
@@ -35,6 +39,8 @@ class StageCost:
     flops: Flops
     activation_bytes: float
     weight_copy_bytes: int
+    block_numbers: float
+    operations: tuple[Operation, ...]
 
 
 def stage_cost(stage: Stage, frozen: Any, batch: Any) -> StageCost:
@@ -45,13 +51,39 @@ def stage_cost(stage: Stage, frozen: Any, batch: Any) -> StageCost:
     """
     params = jax.eval_shape(stage.init, jax.random.key(0))
     activations, copies = _residual_bytes(stage, params, frozen, batch)
+    closed, trained, of_batch = _traced_loss(stage, params, frozen, batch)
+    rows = _rows(batch)
     return StageCost(
         parameters=trees.count(params),
         parameter_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)),
-        flops=stage_flops(stage, frozen, batch),
-        activation_bytes=activations / _rows(batch),
+        flops=flops_of(closed, trained).per(rows),
+        activation_bytes=activations / rows,
         weight_copy_bytes=copies,
+        block_numbers=_largest_block(closed) / rows,
+        operations=tuple(operations(closed, trained, of_batch, rows)),
     )
+
+
+def _traced_loss(
+    stage: Stage, params: Any, frozen: Any, batch: Any
+) -> tuple[ClosedJaxpr, Marks, Marks]:
+    """The loss as a program, with marks of its arguments: trained; of the batch or its keys."""
+    arguments = (params, _with_memory(stage, frozen), batch, _keys(batch))
+    closed = jax.make_jaxpr(lambda *given: stage.loss(*given)[0])(*arguments)
+    lengths = [len(jax.tree.leaves(argument)) for argument in arguments]
+    numbers = [i for i, length in enumerate(lengths) for _ in range(length)]
+    return closed, [n == 0 for n in numbers], [n >= 2 for n in numbers]
+
+
+def _largest_block(closed: ClosedJaxpr) -> int:
+    """Numbers in the results of the largest block under remat; elementwise work is fused."""
+    return max((_results(e) for e in equations(closed.jaxpr) if is_recomputed(e)), default=0)
+
+
+def _results(block: Any) -> int:
+    counted = {*RULES, *REDUCTIONS}
+    inside = (e for e in equations(body(block)) if e.primitive.name in counted)
+    return sum(variable.aval.size for equation in inside for variable in equation.outvars)
 
 
 def stage_flops(stage: Stage, frozen: Any, batch: Any) -> Flops:

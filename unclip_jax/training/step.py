@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from unclip_jax.core import rng
 from unclip_jax.parallel import batch_sharding, replicated
+from unclip_jax.parallel.mesh import AnyMesh
 from unclip_jax.stages.stage import MEMORY, Batch, Diagnostics, Stage
 from unclip_jax.training import ema
 from unclip_jax.training.gradients import loss_and_gradients
@@ -29,7 +29,7 @@ def make_train_step(
     *,
     ema_decay: ema.DecayAt,
     seed: int,
-    mesh: Mesh,
+    mesh: AnyMesh,
     state_shardings: TrainState,
     accumulate: int = 1,
     averages: Mapping[str, ema.RateAt] | None = None,
