@@ -82,3 +82,12 @@ def test_the_parts_of_a_collective_on_a_tpu_count_as_one():
     assert (gather.kind, gather.bytes, gather.times) == ("all-gather", 8 * 8 * 2, 24)
     assert gather.in_loop
     assert gather.group == (0, 1)
+
+
+def test_an_exchange_that_is_begun_counts_its_result_and_not_its_handles():
+    line = (
+        "  %c = (f32[8,4]{1,0}, f32[8,4]{1,0}, u32[], u32[]) collective-permute-start(%p), "
+        "channel_id=2, source_target_pairs={{0,1},{1,0}}"
+    )
+    (found,) = collectives(f"ENTRY %main (p: f32[8,4]) -> f32[8,4] {{\n{line}\n}}\n")
+    assert (found.kind, found.bytes, found.group) == ("collective-permute", 8 * 4 * 4, (0, 1))

@@ -68,6 +68,8 @@ def collectives(hlo: str) -> list[Collective]:
             kind, shapes = match[2], _ARRAY.findall(match[1])
             if name.startswith(_SUM_AND_SLICE):
                 kind = "reduce-scatter"
+            if kind == "collective-permute":
+                shapes = [shape for shape in shapes if shape[1]]  # without its handles, u32[]
             if "-start(" in line and len(shapes) > 1:
                 shapes = shapes[len(shapes) // 2 :]  # (arguments, results)
             channel, source = _CHANNEL.search(line), re.search(r'op_name="([^"]*)"', line)
