@@ -5,7 +5,7 @@ import pytest
 from unclip_jax.config import load_config
 from unclip_jax.preflight.compiled import has_libtpu
 from unclip_jax.preflight.plan import make_plan
-from unclip_jax.preflight.report import report, sent
+from unclip_jax.preflight.report import report
 from unclip_jax.preflight.topology import tpu_topology
 
 pytestmark = pytest.mark.skipif(
@@ -29,7 +29,13 @@ def test_model_and_compiler_agree_on_a_small_prior():
     model, memory = answer.forecast, answer.compiled.memory
     # State and traffic are accounting; activations and workspace are an estimate.
     assert memory.parameters == model.memory.parameters
-    assert sent(model.traffic) == pytest.approx(sent(answer.compiled.traffic), rel=0.05)
+    # libtpu may write a sum and a slice as a sum, which sends more: arrays are compared, not sends.
+    for kinds in (("all-gather",), ("reduce-scatter", "all-reduce")):
+        ours, theirs = (
+            sum(t.bytes for t in traffic if t.kind in kinds)
+            for traffic in (model.traffic, answer.compiled.traffic)
+        )
+        assert ours == pytest.approx(theirs, rel=0.05)
     assert 0.4 < model.memory.total / memory.total < 1.6
     gathers = [t for t in answer.compiled.traffic if t.kind == "all-gather"]
     assert [(t.parties, t.link) for t in gathers] == [(2, "fast")]
