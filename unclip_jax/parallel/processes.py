@@ -7,7 +7,7 @@ import platform
 import socket
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from unclip_jax.parallel.cluster import Cluster, detect
 from unclip_jax.parallel.roll_call import roll_call
 
 _FACT_BYTES = 4096
+_IN_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
 
 def join(facts: Mapping[str, Any], *, timeout: float, heartbeat: float) -> Cluster | None:
@@ -35,6 +36,8 @@ def join(facts: Mapping[str, Any], *, timeout: float, heartbeat: float) -> Clust
     Raises:
       MissingProcess, UserError: which process is missing, or differs and in what.
     """
+    if (jax.config.jax_platforms or "").split(",")[0] == "cpu":
+        _exchange_in_order(os.environ)
     if os.environ.get("UNCLIP_CLUSTER") == "jax":
         jax.distributed.initialize(
             initialization_timeout=max(1, int(timeout)),
@@ -57,6 +60,17 @@ def join(facts: Mapping[str, Any], *, timeout: float, heartbeat: float) -> Clust
         coordinator_bind_address=bind or cluster.coordinator,
     )
     return cluster
+
+
+def _exchange_in_order(environment: MutableMapping[str, str]) -> None:
+    """Has XLA run one collective of a program after the other on CPUs, before it reads its flags.
+
+    Its scheduler for concurrency lets three processes and more meet in different collectives, which
+    gloo ends by an abort ("collective mismatch").
+    """
+    flags = environment.get("XLA_FLAGS", "")
+    if _IN_ORDER.partition("=")[0] not in flags:
+        environment["XLA_FLAGS"] = f"{flags} {_IN_ORDER}".strip()
 
 
 def _versions() -> dict[str, str]:

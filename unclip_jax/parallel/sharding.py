@@ -75,12 +75,10 @@ class ShardingRules:
                 axes[max(named or free, key=lambda i: (shape[i], i))] = "fsdp"
         return PartitionSpec(*axes) if any(axes) else PartitionSpec()
 
-    def shardings(self, tree: Any, *, fsdp: bool = True, memory_kind: str | None = None) -> Any:
+    def shardings(self, tree: Any, *, fsdp: bool = True) -> Any:
         """A `NamedSharding` for every leaf of a tree of arrays or shapes."""
         return trees.map_with_path(
-            lambda path, x: NamedSharding(
-                self.mesh, self.spec(path, x.shape, fsdp=fsdp), memory_kind=memory_kind
-            ),
+            lambda path, x: NamedSharding(self.mesh, self.spec(path, x.shape, fsdp=fsdp)),
             tree,
         )
 
