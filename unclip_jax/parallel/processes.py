@@ -36,8 +36,7 @@ def join(facts: Mapping[str, Any], *, timeout: float, heartbeat: float) -> Clust
     Raises:
       MissingProcess, UserError: which process is missing, or differs and in what.
     """
-    if (jax.config.jax_platforms or "").split(",")[0] == "cpu":
-        _exchange_in_order(os.environ)
+    _exchange_in_order(os.environ)
     if os.environ.get("UNCLIP_CLUSTER") == "jax":
         jax.distributed.initialize(
             initialization_timeout=max(1, int(timeout)),
@@ -69,7 +68,8 @@ def _exchange_in_order(environment: MutableMapping[str, str]) -> None:
     gloo ends by an abort ("collective mismatch").
     """
     flags = environment.get("XLA_FLAGS", "")
-    if _IN_ORDER.partition("=")[0] not in flags:
+    on_cpus = environment.get("JAX_PLATFORMS", "cpu").startswith("cpu")
+    if on_cpus and _IN_ORDER.partition("=")[0] not in flags:
         environment["XLA_FLAGS"] = f"{flags} {_IN_ORDER}".strip()
 
 
