@@ -20,7 +20,7 @@ from unclip_jax import cli, stages
 from unclip_jax.config.needs import BatchNeeds
 from unclip_jax.core import images, rng
 from unclip_jax.stages.stage import Stage
-from unclip_jax.training import phases, setup
+from unclip_jax.training import phases, program
 
 
 def toy_stage():
@@ -68,7 +68,7 @@ def kill_in_phase(phase, number, delay):
 
 
 def before_each_step(act):
-    make = setup.make_train_step
+    make = program.make_train_step
 
     def make_acting(*args, **kwargs):
         step = make(*args, **kwargs)
@@ -79,7 +79,7 @@ def before_each_step(act):
 
         return acting
 
-    setup.make_train_step = make_acting
+    program.make_train_step = make_acting
 
 
 def main():

@@ -15,6 +15,7 @@ from typing import Any
 from unclip_jax.errors import MissingProcess, UserError
 from unclip_jax.parallel.cluster import Cluster
 
+_LATE_SECONDS = 2.0
 _HELLO_SECONDS = 5.0  # for one line from a process that has connected
 _REPLY_SECONDS = 15.0  # beyond the deadline, for process 0 to tell its verdict
 _MAX_LINE = 65_536
@@ -60,16 +61,19 @@ def _listen(
         came: dict[int, dict[str, Any]] = {}
         heard: list[socket.socket] = []
         wrong: UserError | None = None
-        while wrong is None and len(came) < cluster.processes - 1:
+        while len(came) < cluster.processes - 1:
             connection = _accept(server, deadline)
             if connection is None:
-                wrong = _missing(cluster, mine, came, timeout)
+                wrong = wrong or _missing(cluster, mine, came, timeout)
                 break
             open_sockets.enter_context(connection)
             theirs = _hear(connection)
             if theirs is None:
                 continue  # no process of ours: a port scanner, or an attempt that has ended
-            wrong = _difference(mine, theirs, came)
+            if wrong is None:
+                wrong = _difference(mine, theirs, came)
+                if wrong:  # those on their way are to be told it too
+                    deadline = min(deadline, time.monotonic() + _LATE_SECONDS)
             came.setdefault(theirs["process"], theirs)
             heard.append(connection)
         _tell(heard, wrong)
