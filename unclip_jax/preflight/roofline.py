@@ -7,9 +7,8 @@
 Passes: 3 of what is trained (forward, gradients of inputs and of weights), 1 more if it is
 recomputed, 1 of what is frozen. Channels are rounded up to the width of the matrix unit, which is
 what the hardware spends. Elementwise work is free and communication hides behind arithmetic: real
-steps take longer, and `attained` says by how much. Published diffusion training reaches 0.4 to 0.7
-of such bounds: JAX-Toolbox's Imagen 40 % MFU on A100, PyTorch/XLA's SD2 34 % and MaxDiffusion's
-Flux 55 % on v5p, against bounds of about 80, 80 and 88 %.
+steps take longer, and `attained` says by how much. Its default of a half
+is an assumption: no step was timed on these machines.
 
 Source: Williams et al. 2009 (Roofline).
 """
