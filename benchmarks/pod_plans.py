@@ -1,6 +1,6 @@
 """Plans for every paper-size preset, written into docs/pod-plans.md by `unclip plan` itself.
 
-Transformers are compiled for their topology, minutes each. U-Nets take an hour or more of a CPU to
+Transformers are compiled for their topology, minutes each. U-Nets take many minutes of a CPU to
 compile for a TPU and are answered by the model, unless --compile-unets is given.
 
     python benchmarks/pod_plans.py [--compile-unets] [--only prior:paper]

@@ -3,7 +3,7 @@
     python benchmarks/sampling.py                             # batch 1 and 8, float32, on a CPU
     python benchmarks/sampling.py --device gpu                # karlo's size, bfloat16
     python benchmarks/sampling.py --batch 1 --blocks 4        # one cell, added to the others
-    python benchmarks/sampling.py --size tiny --sides jax eager --out /tmp/tiny.json
+    python benchmarks/sampling.py --size tiny --sides jax eager --out tiny.json
 
 Needs what tests/oracles/requirements.txt lists (`make oracles` installs it), and a C++ compiler for
 torch.compile. Weights, steps (25, 25 and 7) and guidance are the same on all sides, see

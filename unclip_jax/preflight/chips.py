@@ -1,7 +1,9 @@
 """What a chip can do: the one table that every estimate is made from.
 
 The GPUs' links and networks, and all of the B200, were not checked again with their sheets: do that
-before quoting a plan for them. Peaks are those of `training.throughput`, from data sheets. Sources of the rest:
+before quoting a plan for them.
+
+Peaks are those of `training.throughput`, from data sheets. Sources of the rest:
   HBM           TPUs: what their compiler says it may use (jax 0.10.2, "exceeds available HBM");
                 GPUs: data sheets, less the runtime's 2 GiB
   HBM bandwidth data sheets (TPU v5p 2.765 TB/s, v6e 1.64, v5e 0.819, v4 1.2; NVIDIA's for GPUs)
