@@ -24,7 +24,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 HERE = pathlib.Path(__file__).resolve().parent
-HUGE_PAGES = "glibc.malloc.hugetlb=1"
+# One heap for all threads, never trimmed, for blocks of any size: as `unclip` tells its malloc.
+KEPT = "glibc.malloc.arena_max=1:glibc.malloc.trim_threshold=1099511627776:glibc.malloc.mmap_max=0"
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "diffusers", "transformers")
 SILENCE = {
     "TOKENIZERS_PARALLELISM": "false",
@@ -61,11 +62,11 @@ def measure(
 
 
 @contextlib.contextmanager
-def side_environment(threads: int, *, small_pages: bool, cold: bool) -> Iterator[dict[str, str]]:
+def side_environment(threads: int, *, default_malloc: bool, cold: bool) -> Iterator[dict[str, str]]:
     """What all sides are started with; cold: with empty caches of compiled programs."""
     environment = dict(os.environ, OMP_NUM_THREADS=str(threads), **SILENCE)
-    if not small_pages:
-        environment["GLIBC_TUNABLES"] = HUGE_PAGES
+    if not default_malloc:
+        environment["GLIBC_TUNABLES"] = KEPT
     if not cold:
         yield environment
         return

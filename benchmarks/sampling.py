@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=["jax", "eager", "compiled"])
     parser.add_argument("--threads", nargs="+", type=int, default=[2], help="of a CPU")
     parser.add_argument("--blocks", type=int, default=5, help="of each side")
-    parser.add_argument("--small-pages", action="store_true")
+    parser.add_argument("--default-malloc", action="store_true")
     parser.add_argument("--cold", action="store_true", help="time to the first picture only")
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
@@ -74,15 +74,16 @@ def main() -> None:
             for threads in [os.cpu_count() or 1] if gpu else args.threads:
                 name = f"{size}, batch {batch}" + ("" if gpu else f", {threads} threads")
                 name += ", cold" if args.cold else ""
+                name += ", default malloc" if args.default_malloc else ""
                 commands = {
                     side: [*command(folder, side, args, threads), "--batch", str(batch)]
                     for side in args.sides
                 }
-                pages = {"small_pages": args.small_pages, "cold": args.cold}
-                with duel.side_environment(threads, **pages) as environment:
+                setting = {"default_malloc": args.default_malloc, "cold": args.cold}
+                with duel.side_environment(threads, **setting) as environment:
                     results = duel.measure(commands, environment, 0 if args.cold else args.blocks)
                 duel.report(name, results)
-                duel.keep(out, name, results, huge_pages=not args.small_pages)
+                duel.keep(out, name, results, keeps_memory=not args.default_malloc)
 
 
 if __name__ == "__main__":

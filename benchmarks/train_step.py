@@ -11,10 +11,10 @@ the same layers, sizes and parameter counts, the same batch and dtype. Nothing i
 one side does: no EMA, no metrics.
 
 How the sides take turns is in duel.py. Wall and CPU time are given: on a machine that others use,
-the CPU time of one thread is the number to trust. All sides' allocators are told to use huge pages
-(as `unclip` tells its own, see docs/performance.md); --small-pages leaves that out. Results are
-kept by cell in benchmarks/results/train_step_<device>.json. --cold times only the first step, from
-the start of the process, with empty caches of compiled programs.
+the CPU time of one thread is the number to trust. All sides' allocators are told to keep freed
+memory (as `unclip` tells its own, see docs/performance.md); --default-malloc leaves that out, in
+cells of their own. Results are kept by cell in benchmarks/results/train_step_<device>.json. --cold
+times only the first step, from the start of the process, with empty caches of compiled programs.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="of a CPU")
     parser.add_argument("--batch", type=int, default=0, help="0: the cell's own")
     parser.add_argument("--blocks", type=int, default=8, help="of each side")
-    parser.add_argument("--small-pages", action="store_true")
+    parser.add_argument("--default-malloc", action="store_true")
     parser.add_argument("--cold", action="store_true", help="time to the first step only")
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
@@ -72,13 +72,14 @@ def main() -> None:
         for threads in [os.cpu_count() or 1] if gpu else args.threads:
             name = cell if gpu else f"{cell}, {threads} threads"
             name += ", cold" if args.cold else ""
+            name += ", default malloc" if args.default_malloc else ""
             commands = {side: command(cell, side, args, threads) for side in args.sides}
-            pages = {"small_pages": args.small_pages, "cold": args.cold}
-            with duel.side_environment(threads, **pages) as environment:
+            setting = {"default_malloc": args.default_malloc, "cold": args.cold}
+            with duel.side_environment(threads, **setting) as environment:
                 results = duel.measure(commands, environment, 0 if args.cold else args.blocks)
             add_mfu(results)
             duel.report(name, results)
-            duel.keep(out, name, results, huge_pages=not args.small_pages)
+            duel.keep(out, name, results, keeps_memory=not args.default_malloc)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import platform
 import subprocess
 import sys
 
@@ -55,44 +56,56 @@ def test_an_unwritable_home_costs_one_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("pages", "libc", "given", "wanted"),
+    ("given", "plugin", "wanted"),
     [
-        ("always [madvise] never", ("glibc", "2.36"), {}, True),
-        ("[always] madvise never", ("glibc", "2.36"), {}, False),
-        ("always [madvise] never", ("glibc", "2.31"), {}, False),
-        ("always [madvise] never", ("musl", ""), {}, False),
-        ("always [madvise] never", ("glibc", "2.36"), {"UNCLIP_HUGE_PAGES": "off"}, False),
-        ("always [madvise] never", ("glibc", "2.36"),
-         {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}, False),
+        ({}, False, True),
+        ({}, True, False),
+        ({"JAX_PLATFORMS": "cpu"}, True, True),
+        ({"JAX_PLATFORMS": "cuda"}, True, False),
+        ({"JAX_PLATFORMS": "cpu", "UNCLIP_KEEP_MEMORY": "off"}, False, False),
+        ({"JAX_PLATFORMS": "cpu", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, False, False),
     ],
-)  # fmt: skip
-def test_huge_pages_are_wanted_where_they_can_be_had(
-    tmp_path, monkeypatch, pages, libc, given, wanted
-):
-    (tmp_path / "enabled").write_text(pages)
-    monkeypatch.setattr(environment, "_THP", tmp_path / "enabled")
-    monkeypatch.setattr(environment.platform, "libc_ver", lambda: libc)
-    assert environment.wants_huge_pages(given) == wanted
+)
+def test_freed_memory_is_kept_where_cpus_compute(monkeypatch, given, plugin, wanted):
+    monkeypatch.setattr(environment, "_has_accelerator_plugin", lambda: plugin)
+    assert environment.wants_freed_memory(given) == wanted
 
 
-def test_the_program_restarts_once_and_keeps_its_arguments(tmp_path):
-    """The first program's tunables and process id are those of the second."""
-    (tmp_path / "enabled").write_text("[madvise]")
-    script = tmp_path / "program.py"
-    script.write_text(
-        "import os, pathlib, sys\n"
-        "from unclip_jax.cli import environment\n"
-        f"environment._THP = pathlib.Path({str(tmp_path / 'enabled')!r})\n"
-        "environment.platform.libc_ver = lambda: ('glibc', '2.36')\n"
-        "print('start', os.getpid(), flush=True)\n"
-        "environment.prepare(os.environ)\n"
-        "print(os.environ['GLIBC_TUNABLES'], sys.argv[1:], os.getpid())\n"
-    )
-    given = dict(os.environ, XDG_CACHE_HOME=str(tmp_path), GLIBC_TUNABLES="glibc.malloc.perturb=0")
+BLOCKS = """
+import resource, sys, threading
+import numpy as np
+from unclip_jax.cli import environment
+
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+if sys.argv[1] == "keep":
+    print(environment.keep_freed_memory())
+
+def work():
+    for _ in range(3):
+        before = faults()
+        np.ones(64 << 20, np.uint8)
+        print(faults() - before)
+
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_large_block_is_mapped_once(keep):
+    """64 MiB are 16,384 pages; numpy would ask for huge ones, hence the switch."""
     done = subprocess.run(
-        [sys.executable, str(script), "a b", "c"], env=given, capture_output=True, text=True
+        [sys.executable, "-c", BLOCKS, "keep" if keep else "give back"],
+        env=dict(os.environ, NUMPY_MADVISE_HUGEPAGE="0"),
+        capture_output=True,
+        text=True,
     )
-    lines = done.stdout.splitlines()
-    number = lines[0].split()[1]
-    assert lines[:2] == [f"start {number}"] * 2, done.stderr
-    assert lines[2] == f"glibc.malloc.perturb=0:glibc.malloc.hugetlb=1 ['a b', 'c'] {number}"
+    lines = done.stdout.split()
+    assert not done.returncode, done.stderr
+    if keep:
+        assert lines.pop(0) == "True"
+    first, *later = map(int, lines)
+    assert first > 16_000
+    assert all(n < 100 if keep else n > 16_000 for n in later)

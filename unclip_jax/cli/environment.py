@@ -1,32 +1,33 @@
-"""What this program is told before JAX is imported: where compiled programs are kept, huge pages.
+"""What this program sets up before JAX is imported: where compiled programs are kept, freed memory.
 
 Both are defaults: what the environment says already is left alone, and both can be switched off.
 
   JAX_COMPILATION_CACHE_DIR=    (empty) keeps no compiled programs
-  UNCLIP_HUGE_PAGES=off         leaves the pages of large arrays at 4 KiB
+  UNCLIP_KEEP_MEMORY=off        gives freed memory back to the system at once
 """
 
+import ctypes
+import importlib.metadata
+import importlib.util
 import os
 import pathlib
 import platform
 import stat
 import sys
 import zlib
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
-TUNABLES = "GLIBC_TUNABLES"
-_HUGE_PAGES = "glibc.malloc.hugetlb"
-_THP = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+# glibc's mallopt(3): one heap for all threads, which is never trimmed and holds the largest blocks.
+_ARENA_MAX, _TRIM_THRESHOLD, _MMAP_MAX = -8, -1, -4
+_KEEPING = {_ARENA_MAX: 1, _TRIM_THRESHOLD: -1, _MMAP_MAX: 0}
 
 
 def prepare(environment: MutableMapping[str, str]) -> None:
-    """Sets both in the environment; the second restarts this program, under the same process id."""
+    """Sets up both, for a program that computes on devices."""
     keep_compiled_programs(environment)
-    if wants_huge_pages(environment):
-        others = environment.get(TUNABLES)
-        environment[TUNABLES] = f"{others}:{_HUGE_PAGES}=1" if others else f"{_HUGE_PAGES}=1"
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], dict(environment))
+    if wants_freed_memory(environment):
+        keep_freed_memory()
 
 
 def keep_compiled_programs(environment: MutableMapping[str, str]) -> None:
@@ -61,16 +62,27 @@ def _processor() -> str:
     return f"{platform.machine()}-{zlib.crc32(flags.encode()):08x}"
 
 
-def wants_huge_pages(environment: MutableMapping[str, str]) -> bool:
-    """Whether large arrays are in small pages, and glibc and the kernel can change that.
+def wants_freed_memory(environment: Mapping[str, str]) -> bool:
+    """Whether JAX will compute on CPUs, and nobody has said otherwise or tuned malloc already."""
+    if environment.get("UNCLIP_KEEP_MEMORY") == "off":
+        return False
+    if "glibc.malloc" in environment.get("GLIBC_TUNABLES", ""):
+        return False
+    return environment.get("JAX_PLATFORMS", "").startswith("cpu") or not _has_accelerator_plugin()
+
+
+def _has_accelerator_plugin() -> bool:
+    """Whether something is installed that lets JAX compute on other devices than CPUs."""
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    return bool(plugins) or importlib.util.find_spec("libtpu") is not None
+
+
+def keep_freed_memory() -> bool:
+    """Has malloc keep what is freed for what is asked for next; returns whether it can.
 
     XLA on a CPU asks for its temporaries anew in every step, hundreds of megabytes that the kernel
-    hands out 4 KiB at a time: a sixth of the time of a transformer's step (docs/performance.md).
+    maps and clears 4 KiB at a time: up to a quarter of a step's time (docs/performance.md). The
+    price is a larger process. Call it before JAX is imported: threads keep their first heap.
     """
-    if environment.get("UNCLIP_HUGE_PAGES") == "off":
-        return False
-    if _HUGE_PAGES in environment.get(TUNABLES, ""):
-        return False
-    library, version = platform.libc_ver()
-    modern = library == "glibc" and tuple(map(int, version.split(".")[:2])) >= (2, 35)
-    return modern and _THP.exists() and "[madvise]" in _THP.read_text()
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    return mallopt is not None and all(mallopt(*setting) for setting in _KEEPING.items())
