@@ -2,8 +2,9 @@
 
 A preempted run that saved its state goes on for free. Other ends that may pass (a killed or lost
 host, a stall, a crash) are counted against a budget per window of time, and wait twice as long each
-time. A mistake of the user's never gets better, and neither does a crash that comes twice without
-a step in between.
+time. A mistake of the user's never gets better, and neither does a run whose attempts end alike
+without getting further: twice if it crashes, `patience` times if it is killed or stalls. A host
+that is lost says nothing about the run, so that only the budget ends these.
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,9 @@ COUNTED = {
 }
 
 
+_CRASHES = 2  # a program's own failure comes again more surely than what is done to it
+
+
 @dataclass(frozen=True, kw_only=True)
 class Restarts:
     """The policy: at most `budget` counted restarts in `window_minutes`."""
@@ -29,6 +33,7 @@ class Restarts:
     window_minutes: float = 60.0
     backoff_seconds: float = 10.0  # before the first counted restart; doubles with each
     backoff_limit_seconds: float = 600.0
+    patience: int = 3  # attempts in a row that end alike and get no further
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +63,9 @@ def decide(policy: Restarts, past: Sequence[PastAttempt]) -> Decision:
         return Decision(policy.backoff_seconds, "its state was saved")
     if kind not in COUNTED:
         return Decision(None, last.text)
-    if kind is ExitClass.CRASHED and _crashed_there_before(past):
-        return Decision(None, f"it crashed twice without a step in between: {last.text}")
+    stuck = _stuck(policy, past)
+    if stuck:
+        return Decision(None, f"{stuck}: {last.text}")
     horizon = last.ended - 60 * policy.window_minutes
     counted = [p for p in past if ExitClass[p.kind] in COUNTED and p.ended > horizon]
     if len(counted) > policy.budget:
@@ -72,10 +78,15 @@ def decide(policy: Restarts, past: Sequence[PastAttempt]) -> Decision:
     return Decision(min(delay, policy.backoff_limit_seconds), last.text)
 
 
-def _crashed_there_before(past: Sequence[PastAttempt]) -> bool:
-    if len(past) < 2:
-        return False
-    before, last = past[-2:]
-    if not before.kind == last.kind == ExitClass.CRASHED.name:
-        return False
-    return last.step is None or (before.step is not None and last.step <= before.step)
+def _stuck(policy: Restarts, past: Sequence[PastAttempt]) -> str:
+    """How the last attempts made no progress, "" if they did."""
+    kind = past[-1].kind
+    count = _CRASHES if kind == ExitClass.CRASHED.name else policy.patience
+    same = past[-count:]
+    if kind == ExitClass.LOST.name or len(same) < count or any(p.kind != kind for p in same):
+        return ""
+    first, *later = (-1 if p.step is None else p.step for p in same)
+    if max(later, default=-1) > first:
+        return ""
+    place = "before a first step" if first < 0 else f"without getting past step {first}"
+    return f"{count} attempts in a row ended alike {place}"

@@ -123,9 +123,12 @@ async def _wait(record: Record, state: State) -> bool:
 
 
 def _finish(record: Record, verdict: Verdict, show: Show) -> ExitClass:
-    record.change(phase="over", result=verdict.kind.name, text=verdict.text)
+    text = verdict.text
+    if verdict.process is not None:
+        text += f"; its log: {record.log(record.state.attempt, verdict.process)}"
+    record.change(phase="over", result=verdict.kind.name, text=text)
     record.clear_stop()
-    show(f"launch: {record.name} is over ({verdict.kind.name.lower()}): {verdict.text}")
+    show(f"launch: {record.name} is over ({verdict.kind.name.lower()}): {text}")
     return verdict.kind
 
 

@@ -49,8 +49,20 @@ def test_a_crash_is_restarted_with_another_port_and_goes_on(launcher):
 def test_the_same_crash_twice_ends_the_run(launcher):
     code, output = launcher.run("a", "--fail", "0:3:1", "--always", processes=1)
     assert code == 1
-    assert "crashed twice without a step in between" in output
+    assert "2 attempts in a row ended alike without getting past step 2" in output
     assert len(launcher.starts(0)) == 2
+
+
+def test_a_run_that_gets_nowhere_ends_long_before_its_budget_and_names_the_log(launcher):
+    code, output = launcher.run("a", "--fail", "0:3:kill", "--always", processes=1)
+    assert code == 137
+    log = launcher.home / "a" / "logs" / "attempt-003.process-000.log"
+    assert output.splitlines()[-1] == (
+        "launch: a is over (killed): 3 attempts in a row ended alike without getting past step 2: "
+        f"process 0 ended with code 137; its log: {log}"
+    )
+    assert len(launcher.starts(0)) == 3
+    assert log.exists()
 
 
 def test_a_mistake_is_never_restarted(launcher):

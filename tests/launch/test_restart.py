@@ -1,5 +1,7 @@
 """The restart policy and the judging of ends, as tables."""
 
+import dataclasses
+
 import pytest
 
 from unclip_jax.launch.exits import Exit, ExitClass, judge
@@ -69,16 +71,43 @@ def test_free_restarts_do_not_use_the_budget():
 
 
 @pytest.mark.parametrize(
-    ("before", "last", "again"),
+    ("kind", "steps", "again"),
     [
-        (("CRASHED", 5), ("CRASHED", 5), False),
-        (("CRASHED", 5), ("CRASHED", None), False),
-        (("CRASHED", None), ("CRASHED", None), False),
-        (("CRASHED", 5), ("CRASHED", 6), True),
-        (("CRASHED", None), ("CRASHED", 6), True),
-        (("KILLED", 5), ("CRASHED", 5), True),
-        (("KILLED", 5), ("KILLED", 5), True),
+        ("CRASHED", [5], True),
+        ("CRASHED", [5, 5], False),
+        ("CRASHED", [5, None], False),
+        ("CRASHED", [None, None], False),
+        ("CRASHED", [5, 6], True),
+        ("CRASHED", [None, 6], True),
+        ("KILLED", [5, 5], True),
+        ("KILLED", [5, 5, 5], False),
+        ("KILLED", [5, None, 3], False),
+        ("KILLED", [4, 5, 5], True),
+        ("KILLED", [4, 5, 5, 5], False),
+        ("STALLED", [None] * 3, False),
+        ("VICTIM", [2] * 3, False),
+        ("LOST", [5] * 3, True),  # a host that comes and goes is not the run's doing
     ],
 )
-def test_a_crash_without_progress_in_between_is_final(before, last, again):
-    assert (decide(POLICY, past(before, last)).delay is not None) is again
+def test_attempts_that_end_alike_and_get_no_further_are_final(kind, steps, again):
+    decision = decide(POLICY, past(*((kind, step) for step in steps)))
+    assert (decision.delay is not None) is again
+
+
+def test_it_says_where_it_is_stuck():
+    why = decide(POLICY, past(*[("KILLED", 5)] * 3)).why
+    assert why == "3 attempts in a row ended alike without getting past step 5: why"
+    why = decide(POLICY, past(*[("CRASHED", None)] * 2)).why
+    assert why == "2 attempts in a row ended alike before a first step: why"
+
+
+def test_ends_of_another_kind_in_between_begin_anew():
+    kinds = [("KILLED", 5), ("KILLED", 5), ("PREEMPTED", 5), ("KILLED", 5)]
+    assert decide(POLICY, past(*kinds)).delay is not None
+    assert decide(POLICY, past(("KILLED", 5), ("CRASHED", 5))).delay is not None
+
+
+def test_patience_is_a_setting():
+    patient = dataclasses.replace(POLICY, patience=4, budget=9)
+    assert decide(patient, past(*[("KILLED", 5)] * 3)).delay is not None
+    assert decide(patient, past(*[("KILLED", 5)] * 4)).delay is None
