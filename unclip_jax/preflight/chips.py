@@ -1,8 +1,5 @@
 """What a chip can do: the one table that every estimate is made from.
 
-The GPUs' links and networks, and all of the B200, were not checked again with their sheets: do that
-before quoting a plan for them.
-
 Peaks are those of `training.throughput`, from data sheets. Sources of the rest:
   HBM           TPUs: what their compiler says it may use (jax 0.10.2, "exceeds available HBM");
                 GPUs: data sheets, less the runtime's 2 GiB
@@ -11,6 +8,16 @@ Peaks are those of `training.throughput`, from data sheets. Sources of the rest:
                 link; an axis of the torus is a ring, with a link each way, from `ring` chips on.
                 GPUs: NVLink, bytes/s one way of a GPU, all links together
   network       TPUs: 25 GB/s a host (the same); GPUs: one 400 Gbit/s port each (A100: 200)
+
+GPUs were compared with these on 2026-11-24; NVIDIA states NVLink both ways together, twice `link`:
+  A100 (SXM, 80 GB)  NVLink 600 GB/s: NVIDIA's blog on HGX A100 (2020); HBM 2,039 GB/s
+  H100 (SXM)         NVLink 900 GB/s, 450 one way: NVIDIA/nccl, thread 1264; HBM 3.35 TB/s
+  H200 (SXM)         141 GB, 18 NVLinks with 900 GB/s, ports of 400 Gbit/s: NVIDIA's own system
+                     description in MLPerf Inference 4.1; HBM 4.8 TB/s
+  B200 (HGX, DGX)    8 with 1,440 GB, 14.4 TB/s of NVLink, 8 ConnectX-7 of 400 Gbit/s: NVIDIA's DGX
+                     B200 user guide; HBM 8.0 TB/s: docs.vultr.com, HGX B200 hardware overview
+The bandwidths of HBM were read in pages that repeat the data sheets, not in these; no source was
+found for the ports of an A100 host.
 """
 
 from dataclasses import dataclass, replace
