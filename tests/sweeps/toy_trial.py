@@ -2,9 +2,11 @@
 
 Every start leaves a line in `starts`; it resumes from the last step in metrics.jsonl. With a
 `gate` it waits before step 4 until that file exists. A `flaky` one fails there at its first start.
+Every process notes its host; of several the first does the rest.
 """
 
 import json
+import os
 import pathlib
 import sys
 import time
@@ -14,6 +16,10 @@ settings = dict(word.split("=", 1) for word in sys.argv[2:])
 x, y = float(settings.get("x", 0)), float(settings.get("y", 0))
 steps, delay = int(settings.get("steps", 3)), float(settings.get("delay", 0))
 out.mkdir(parents=True, exist_ok=True)
+with open(out / "hosts", "a") as file:
+    file.write(f"{os.uname().nodename}\n")
+if int(os.environ.get("UNCLIP_PROCESS_ID", "0")):
+    sys.exit()
 with open(out / "starts", "a") as file:
     file.write("start\n")
 path = out / "metrics.jsonl"

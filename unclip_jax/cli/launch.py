@@ -21,6 +21,7 @@ from unclip_jax.cli.launch_arguments import (
     ANY_LINE,
     STEPS,
     add_place_arguments,
+    given_hosts,
     name_of,
     own_command,
     spec_from,
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         name = args.name or name_of(args.config)
         command, progress = train_command(args), STEPS
-    spec, packed = spec_from(args, name, command, args.workdir, progress)
+    spec, packed = spec_from(args, given_hosts(args), name, command, args.workdir, progress)
     if args.dry_run:
         print(BACKENDS[args.on].plan(spec, packed), end="")
         return 0

@@ -66,11 +66,20 @@ def add_place_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def spec_from(
-    args: argparse.Namespace, name: str, command: Sequence[str], workdir: str, progress: str
+    args: argparse.Namespace,
+    hosts: tuple[Host, ...],
+    name: str,
+    command: Sequence[str],
+    workdir: str,
+    progress: str,
 ) -> tuple[RunSpec, bytes]:
-    """(the spec, the packed code) of a run; `{python}` in `command` is the interpreter there."""
+    """(the spec, the packed code) of a run.
+
+    Args:
+      hosts: all of `given_hosts`, or some.
+      command: `{python}` in it is the interpreter there.
+    """
     backend = BACKENDS[args.on]
-    hosts = _hosts(args)
     _refuse_secrets(args.env, command)
     if workdir and backend.remote and not workdir.startswith("/"):
         raise UserError(
@@ -132,7 +141,8 @@ def name_of(config: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")
 
 
-def _hosts(args: argparse.Namespace) -> tuple[Host, ...]:
+def given_hosts(args: argparse.Namespace) -> tuple[Host, ...]:
+    """Those of the hosts file; none where a backend finds its own."""
     if args.on == "ssh" and not args.hosts:
         raise UserError("--on ssh needs --hosts FILE, with [user@]host[:port] on each line")
     if args.hosts and args.on != "ssh":

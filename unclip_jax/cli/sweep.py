@@ -17,6 +17,7 @@ import dataclasses
 import json
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from unclip_jax.cli.argument_types import positive
@@ -24,6 +25,7 @@ from unclip_jax.cli.launch_arguments import (
     ANY_LINE,
     STEPS,
     add_place_arguments,
+    given_hosts,
     own_command,
     spec_from,
 )
@@ -33,7 +35,8 @@ from unclip_jax.errors import UserError
 from unclip_jax.launch.backends import BACKENDS
 from unclip_jax.launch.chain import chained
 from unclip_jax.launch.spec import RunSpec
-from unclip_jax.sweeps.driver import Driver, batch
+from unclip_jax.sweeps.driver import Driver, Launch, batch
+from unclip_jax.sweeps.host_groups import Hosts, divide
 from unclip_jax.sweeps.results import as_text, text
 from unclip_jax.sweeps.suggest import ADAPTIVE, Nothing, suggest
 from unclip_jax.sweeps.trials import DONE, SweepFolder, Trial, trial_id
@@ -46,7 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--config", required=True, metavar="FILE:VARIANT", help="a sweep file, or one that ships")
     add("--workdir", required=True, type=pathlib.Path, metavar="DIR", help="of the whole sweep")
-    add("--concurrency", type=positive, default=1, metavar="N", help="trials at a time")
+    add(
+        "--concurrency", type=positive, default=1, metavar="N",
+        help="trials at a time; of ssh's hosts each gets as many as the next",
+    )  # fmt: skip
     add("--trials", type=positive, metavar="N", help="how many (default: as the sweep says)")
     add("--seed", type=int, default=0, help="of the search (default: 0)")
     add(
@@ -60,16 +66,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs what is left of the sweep; exit code 0, 1 if no trial ended well, 75 if interrupted."""
-    _check_place(args)
+    if args.on == "skypilot":
+        raise UserError("--on skypilot only writes task files, and a sweep waits for results")
+    groups = divide(given_hosts(args), args.concurrency)
     sweep = _asked_for(args)
     folder = SweepFolder(args.workdir)
 
-    def launch(trial: Trial) -> tuple[RunSpec, bytes]:
-        return _spec(args, sweep, trial)
+    def launch(trial: Trial, hosts: Hosts) -> tuple[RunSpec, bytes]:
+        return _spec(args, sweep, trial, hosts)
 
     _try_settings(sweep)
     if args.dry_run:
-        print(_plan(args, sweep, folder, launch), end="")
+        print(_plan(args, sweep, folder, groups, launch), end="")
         return 0
     folder.open(_declaration(sweep, args.seed))
     try:
@@ -81,8 +89,9 @@ def run(args: argparse.Namespace) -> int:
                 launch,
                 backend=args.on,
                 concurrency=args.concurrency,
+                groups=groups,
                 seed=args.seed,
-                grace=_grace(launch, folder),
+                grace=_grace(launch, folder, groups[0]),
                 show=lambda line: print(line, flush=True),
             )
             over = asyncio.run(driver.run())
@@ -95,15 +104,6 @@ def run(args: argparse.Namespace) -> int:
         return 0 if any(trial.status == DONE for trial in folder.trials()) else 1
     finally:
         folder.close()
-
-
-def _check_place(args: argparse.Namespace) -> None:
-    if args.on == "skypilot":
-        raise UserError("--on skypilot only writes task files, and a sweep waits for results")
-    if args.on == "ssh" and args.concurrency > 1:
-        raise UserError(
-            f"--concurrency {args.concurrency}: on ssh a trial takes all hosts, so one at a time"
-        )
 
 
 def _asked_for(args: argparse.Namespace) -> Sweep:
@@ -139,7 +139,9 @@ def _given(word: Any, given: dict[str, str]) -> Any:
     return word
 
 
-def _spec(args: argparse.Namespace, sweep: Sweep, trial: Trial) -> tuple[RunSpec, bytes]:
+def _spec(
+    args: argparse.Namespace, sweep: Sweep, trial: Trial, hosts: Hosts
+) -> tuple[RunSpec, bytes]:
     """What the launcher runs for one trial."""
     settings = as_text({**sweep.base, **trial.overrides})
     options = [
@@ -153,12 +155,11 @@ def _spec(args: argparse.Namespace, sweep: Sweep, trial: Trial) -> tuple[RunSpec
         own_command([word.replace("{out}", str(trial.out)) for word in words])
         for words in ((*first, *options), *sweep.after)
     ]
-    sweep_folder = trial.folder.parents[1]
-    name = re.sub(r"[^a-z0-9._-]+", "-", sweep_folder.name.lower()).strip("-._") or "sweep"
-    place = argparse.Namespace(**{**vars(args), "home": sweep_folder / "launch"})
+    place = argparse.Namespace(**{**vars(args), "home": trial.folder.parents[1] / "launch"})
     return spec_from(
         place,
-        f"{name[:27]}-{trial.id}",
+        hosts,
+        trial.run_name,
         chained("{python}", commands),
         str(trial.out) if sweep.config else "",
         STEPS if sweep.config else ANY_LINE,
@@ -184,12 +185,18 @@ def _declaration(sweep: Sweep, seed: int) -> dict[str, Any]:
     return json.loads(json.dumps({**values, "seed": seed}))
 
 
-def _grace(launch: Any, folder: SweepFolder) -> float:
-    spec, _ = launch(Trial(folder.path / "trials" / "any", 0, {}))
+def _grace(launch: Launch, folder: SweepFolder, hosts: Hosts) -> float:
+    spec, _ = launch(Trial(folder.path / "trials" / "any", 0, {}), hosts)
     return spec.limits.grace_seconds
 
 
-def _plan(args: argparse.Namespace, sweep: Sweep, folder: SweepFolder, launch: Any) -> str:
+def _plan(
+    args: argparse.Namespace,
+    sweep: Sweep,
+    folder: SweepFolder,
+    groups: Sequence[Hosts],
+    launch: Launch,
+) -> str:
     trials: list[Trial] = []
     while not isinstance(found := suggest(sweep, trials, args.seed), Nothing):
         trials.append(Trial(folder.path / "trials" / trial_id(found), len(trials), found))
@@ -202,10 +209,13 @@ def _plan(args: argparse.Namespace, sweep: Sweep, folder: SweepFolder, launch: A
     count = sweep.space.count if sweep.space is not None else len(trials)
     if len(trials) < count:
         lines.append(f"# {count - len(trials)} more, chosen by the results of earlier ones")
-    spec, packed = launch(trials[0])
+    if len(groups) > 1:
+        lines.append(f"# {len(groups)} trials at a time, each on one of")
+        lines += [f"#   {', '.join(host.name for host in group)}" for group in groups]
+    spec, packed = launch(trials[0], groups[0])
     shown = "\n".join(lines) + "\n\n"
     together = BACKENDS[args.on].together
     if together is not None and len(trials) > 1 and batch(sweep, args.on):
-        specs = [launch(trial)[0] for trial in trials[: batch(sweep, args.on)]]
+        specs = [launch(trial, groups[0])[0] for trial in trials[: batch(sweep, args.on)]]
         shown += together.plan(specs, args.concurrency) + "\n"
     return shown + BACKENDS[args.on].plan(spec, packed)

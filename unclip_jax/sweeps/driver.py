@@ -12,6 +12,7 @@ from unclip_jax.launch.exits import ExitClass
 from unclip_jax.launch.record import Record
 from unclip_jax.launch.spec import RunSpec
 from unclip_jax.sweeps import measure
+from unclip_jax.sweeps.host_groups import Hosts, free_group
 from unclip_jax.sweeps.prune import hopeless
 from unclip_jax.sweeps.suggest import ADAPTIVE, Nothing, suggest
 from unclip_jax.sweeps.trials import DONE, FAILED, OPEN, PRUNED, SweepFolder, Trial
@@ -20,8 +21,13 @@ POLL_SECONDS = 0.2
 PRUNE_SECONDS = 2.0
 LARGEST_BATCH = 500  # trials that a queue is given; clusters take arrays of 1000 by default
 
-Launch = Callable[[Trial], tuple[RunSpec, bytes]]
+Launch = Callable[[Trial, Hosts], tuple[RunSpec, bytes]]
 Show = Callable[[str], None]
+
+
+def _under_way(record: Record) -> bool:
+    """Whether the run was begun and not ended: its processes may be on their hosts."""
+    return record.exists and record.state.phase != "over"
 
 
 def _settled(trial: Trial, record: Record) -> bool:
@@ -48,15 +54,21 @@ class Driver:
         *,
         backend: str,
         concurrency: int,
+        groups: Sequence[Hosts],
         seed: int,
         grace: float,
         show: Show,
     ):
         self._sweep, self._folder, self._launch = sweep, folder, launch
-        self._backend = backend
+        self._backend, self._groups = backend, groups
         self._concurrency, self._seed, self._grace, self._show = concurrency, seed, grace, show
         self._running: dict[str, tuple[Record, asyncio.Task[None]]] = {}
         self._stopping = False
+        self._left = {  # by an earlier driver that was killed
+            trial.id
+            for trial in folder.trials()
+            if trial.status == OPEN and _under_way(self._record_of(trial))
+        }
 
     async def run(self) -> bool:
         """Whether all trials are over; False if a signal stopped the sweep on the way."""
@@ -85,35 +97,46 @@ class Driver:
         if size and self._running:  # the next array begins when this one is over
             return True
         room = size or self._concurrency
-        chosen: list[Trial] = []
+        chosen: list[tuple[Trial, Hosts]] = []
         while not self._stopping and len(self._running) + len(chosen) < room:
-            found = self._next(chosen)
+            found = self._next([trial for trial, _ in chosen])
             if isinstance(found, Nothing):
                 await self._start(chosen)
                 return found is Nothing.NOW
-            chosen.append(found)
+            hosts = self._hosts(found, [hosts for _, hosts in chosen])
+            if hosts is None:  # until a trial that still has its hosts of an earlier call is over
+                break
+            chosen.append((found, hosts))
         await self._start(chosen)
         return True
+
+    def _hosts(self, trial: Trial, chosen: Sequence[Hosts]) -> Hosts | None:
+        """Those that its run has had so far and may still be on, else a free group's."""
+        record = self._record_of(trial)
+        if _under_way(record):
+            return record.spec.hosts
+        running = (record.spec.hosts for record, _ in self._running.values())
+        return free_group(self._groups, (*running, *chosen))
 
     def _next(self, chosen: Sequence[Trial]) -> Trial | Nothing:
         """An open trial that is neither running nor chosen, or else a new one."""
         trials = self._folder.trials()
         busy = {*self._running, *(trial.id for trial in chosen)}
-        for trial in trials:
-            if trial.status == OPEN and trial.id not in busy:
-                return trial
+        waiting = [trial for trial in trials if trial.status == OPEN and trial.id not in busy]
+        if waiting:  # first those whose processes may be on their hosts still
+            return min(waiting, key=lambda trial: trial.id not in self._left)
         found = suggest(self._sweep, trials, self._seed)
         return found if isinstance(found, Nothing) else self._folder.begin(found)
 
-    async def _start(self, trials: Sequence[Trial]) -> None:
-        records = [self._record(trial) for trial in trials]
+    async def _start(self, chosen: Sequence[tuple[Trial, Hosts]]) -> None:
+        records = [self._begun(trial, hosts) for trial, hosts in chosen]
         together = BACKENDS[self._backend].together
         fresh = [record for record in records if record.state.phase == "new"]
         if together is not None and len(fresh) > 1:
             at_once = max(1, self._concurrency - (len(records) - len(fresh)))
             for record, job in zip(fresh, await together.submit(fresh, at_once), strict=True):
                 record.change(phase="running", job=job)
-        for trial, record in zip(trials, records, strict=True):
+        for (trial, _), record in zip(chosen, records, strict=True):
             settings = " ".join(f"{name}={value}" for name, value in trial.overrides.items())
             self._show(f"sweep: trial {trial.number} ({trial.id}): {settings}")
             task = asyncio.create_task(self._supervise(trial, record))
@@ -121,10 +144,13 @@ class Driver:
             if self._stopping:  # a signal came while they were handed over
                 record.ask_to_stop(self._grace)
 
-    def _record(self, trial: Trial) -> Record:
+    def _record_of(self, trial: Trial) -> Record:
+        return Record(self._folder.path / "launch", trial.run_name)
+
+    def _begun(self, trial: Trial, hosts: Hosts) -> Record:
         """The launcher's record of a trial, begun if it was not, with its lock taken."""
-        spec, packed = self._launch(trial)
-        record = Record(self._folder.path / "launch", spec.name)
+        spec, packed = self._launch(trial, hosts)
+        record = self._record_of(trial)
         if not record.acquire():
             raise UserError(f"trial {trial.id} has a launcher already: stop that first")
         if not _settled(trial, record):

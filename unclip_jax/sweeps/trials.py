@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,12 @@ class Trial:
     def out(self) -> pathlib.Path:
         """Where its run writes."""
         return self.folder / "out"
+
+    @property
+    def run_name(self) -> str:
+        """What the launcher calls its run."""
+        sweep = re.sub(r"[^a-z0-9._-]+", "-", self.folder.parents[1].name.lower()).strip("-._")
+        return f"{(sweep or 'sweep')[:27]}-{self.id}"
 
     @property
     def pruned(self) -> bool:
