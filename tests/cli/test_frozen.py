@@ -1,14 +1,18 @@
 """Stored embeddings that a run may not build on are refused before it starts."""
 
+import argparse
 import dataclasses
 
 import numpy as np
 import pytest
 
+from unclip_jax.cli import train as command
 from unclip_jax.cli.frozen import FrozenClip, frozen_parameters
 from unclip_jax.config import load_config
 from unclip_jax.data import Provenance, write_embeddings
 from unclip_jax.errors import UserError
+from unclip_jax.preflight import abstract_frozen
+from unclip_jax.preflight.flops import Flops
 
 CLIP = FrozenClip("runs/clip", load_config("clip:tiny"), {}, "abc")
 
@@ -70,3 +74,17 @@ def test_stored_text_is_checked_too(config, tmp_path):
     )
     with pytest.raises(UserError, match="made by another CLIP"):
         frozen_parameters(text_only, CLIP, tmp_path / "run")
+
+
+def test_a_run_is_given_the_towers_that_it_reads(config, tmp_path, monkeypatch):
+    """From the command to the loop: the text tower, its image embeddings being stored."""
+    given = {}
+    clip = dataclasses.replace(CLIP, params=abstract_frozen(CLIP.config, CLIP.model)["clip"])
+    monkeypatch.setattr(command, "config_from", lambda args: config(MINE))
+    monkeypatch.setattr(command, "load_clip", lambda path: clip)
+    monkeypatch.setattr(command, "stage_flops", lambda *args: Flops())
+    monkeypatch.setattr(
+        command, "train", lambda config, stage, frozen, *a, **k: given.update(frozen) or True
+    )
+    assert command.run(argparse.Namespace(workdir=tmp_path / "run")) == 0
+    assert set(given["clip"]) == {"text"}

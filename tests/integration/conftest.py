@@ -60,11 +60,22 @@ class Toy:
         overrides = [f"--config.{name}={value}" for name, value in merged.items()]
         return ["train", "--config", "upsampler:tiny", "--workdir", str(workdir), *overrides]
 
-    def start(self, workdir, processes=1, devices=2, env=(), env_of=None, only=None, **settings):
+    def start(
+        self,
+        workdir,
+        processes=1,
+        devices=2,
+        env=(),
+        env_of=None,
+        folder_of=None,
+        only=None,
+        **settings,
+    ):
         """Starts `processes` processes with `devices` devices in all.
 
         Args:
           env: variables of all processes; `env_of` {process: variables} of one.
+          folder_of: {process: the folder that it runs in} of some.
           only: the processes that are really started.
         """
         settings = {name.replace("__", "."): value for name, value in settings.items()}
@@ -85,6 +96,7 @@ class Toy:
             running.append(
                 subprocess.Popen(
                     [sys.executable, str(TOY), *self.arguments(workdir, settings)],
+                    cwd=(folder_of or {}).get(number),
                     env={**shared, **own, **(env_of or {}).get(number, {})},
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unclip_jax.config import load_config
+from unclip_jax.config import load_config, to_mapping
 from unclip_jax.config.schema import Ema
 from unclip_jax.errors import UserError
 from unclip_jax.training import ema
+from unclip_jax.training.begin import check_averages
 from unclip_jax.training.checkpoint import Checkpointer, Progress
 from unclip_jax.training.post_hoc import Profile, coefficients, distance
 from unclip_jax.training.state import TrainState
@@ -170,11 +171,8 @@ def test_averages_that_make_no_sense(setting, value, message):
 
 
 def test_a_run_with_other_averages_is_not_restored(tmp_path):
-    from unclip_jax.config import to_mapping
-    from unclip_jax.training.begin import _check_averages
-
     other = load_config("clip:tiny", {"ema.others": "(0.9,)"})
     (tmp_path / "config.json").write_text(json.dumps(to_mapping(other)))
-    _check_averages(other, tmp_path)
+    check_averages(other, tmp_path)
     with pytest.raises(UserError, match=r"ema.others=\(0.9,\), but \(\) is asked for"):
-        _check_averages(load_config("clip:tiny"), tmp_path)
+        check_averages(load_config("clip:tiny"), tmp_path)

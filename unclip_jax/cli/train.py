@@ -23,6 +23,7 @@ from unclip_jax.errors import EXIT_STOPPED
 from unclip_jax.parallel.processes import join, together
 from unclip_jax.preflight import abstract_batch, stage_flops
 from unclip_jax.stages import lora
+from unclip_jax.stages.features import towers_in_use
 from unclip_jax.stages.stage import Stage
 from unclip_jax.training.run import train
 
@@ -63,6 +64,8 @@ def _stage(config: RunConfig, workdir: pathlib.Path) -> tuple[Stage, dict[str, A
         clip = load_clip(config.clip.path)
         model, frozen = clip.model, frozen_parameters(config, clip, workdir)
     stage = stages.build(config, model)
+    if "clip" in frozen:
+        frozen["clip"] = towers_in_use(config, stage, frozen["clip"])
     if config.lora.rank:
         base = base_parameters(config, workdir)
         stage, frozen = lora.adapt(stage, config.lora, base), {**frozen, lora.BASE: base}

@@ -192,7 +192,8 @@ class Train:
     batch_size: int
     duration: str
     accumulate: int = 1  # parts of a batch, computed one after the other; no result changes
-    time_limit_minutes: float | None = None  # stop cleanly after this much training time
+    # Complete after so much training time of all its starts, as if `duration` were over.
+    time_limit_minutes: float | None = None
     log_every: int = 50
     checkpoint_every: str = "1000 steps"
     checkpoint_minutes: float | None = None  # also save when the last save is so long ago

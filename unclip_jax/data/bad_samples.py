@@ -10,7 +10,11 @@ from unclip_jax.errors import UserError
 
 
 class BadSamples:
-    """Counts events by reason; `quarantine` is a JSON-lines file that gets one line for each.
+    """Counts events by reason.
+
+    Args:
+      limit: share of bad rows, of at least `after` of them, above which there are too many.
+      quarantine: JSON-lines file that gets one line for each event.
 
     Attributes:
       rows: rows delivered by this process since it started.
@@ -32,7 +36,7 @@ class BadSamples:
         return {"data/bad_fraction": share, **counts}
 
     def record(self, events: Iterable[Event], rows: int) -> None:
-        """Raises UserError once more than `limit` of at least `after` rows were bad."""
+        """Counts the events of so many rows."""
         events = list(events)
         self.rows += rows
         self._bad += sum(event.is_bad for event in events)
@@ -41,9 +45,19 @@ class BadSamples:
             with self._quarantine.open("a", encoding="utf-8") as file:
                 for event in events:
                     file.write(json.dumps(event._asdict()) + "\n")
-        if self.rows >= self._after and self._bad > self._limit * self.rows:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in self.counts.most_common())
-            raise UserError(
-                f"{self._bad} bad samples in {self.rows} rows ({reasons}), over {self._limit:.1%}; "
-                "look at them with `unclip data lint`, or raise max_bad_fraction"
-            )
+
+    @property
+    def too_many(self) -> str | None:
+        """What to say of it if there are too many, else None."""
+        if self.rows < self._after or self._bad <= self._limit * self.rows:
+            return None
+        reasons = ", ".join(f"{reason} {count}" for reason, count in self.counts.most_common())
+        return (
+            f"{self._bad} bad samples in {self.rows} rows ({reasons}), over {self._limit:.1%}; "
+            "look at them with `unclip data lint`, or raise max_bad_fraction"
+        )
+
+    def check(self) -> None:
+        """Raises UserError if there are too many."""
+        if self.too_many is not None:
+            raise UserError(self.too_many)

@@ -32,6 +32,7 @@ def train_batches(
     rows: Rows | None = None,
     max_bad_fraction: float = 0.01,
     quarantine: str | None = None,
+    patient: bool = False,
 ) -> "TrainBatches":
     """Starts endless training batches, at the beginning or at a saved position.
 
@@ -49,6 +50,8 @@ def train_batches(
         See `device.needed_rows` and `host_rows`.
       max_bad_fraction: more bad samples than this in 10,000 rows raise UserError.
       quarantine: JSON-lines file that gets every bad sample.
+      patient: too many bad samples raise nothing: whoever reads asks for `bad.too_many`, so that
+        several processes can stop together.
 
     Raises:
       UserError: the position belongs to other data, another seed, or does not fit the batch.
@@ -67,17 +70,23 @@ def train_batches(
     source = engine.TrainSource(assembler, order, first, per_lane, groups)
     steps = engine.run(source, per_step, workers=workers, threads=threads if reads_images else 1)
     bad = BadSamples(max_bad_fraction, quarantine=quarantine)
-    return TrainBatches(steps, position, batch_size, bad)
+    return TrainBatches(steps, position, batch_size, bad, patient)
 
 
 class TrainBatches:
     """Iterates over (batch, position after it); `bad` counts what was substituted on this host."""
 
     def __init__(
-        self, steps: engine.Steps, position: DataPosition, batch_size: int, bad: BadSamples
+        self,
+        steps: engine.Steps,
+        position: DataPosition,
+        batch_size: int,
+        bad: BadSamples,
+        patient: bool,
     ):
         self._steps = steps
         self._batch_size = batch_size
+        self._patient = patient
         self.position = position
         self.bad = bad
         self._meter = Meter()
@@ -89,6 +98,8 @@ class TrainBatches:
         arrays, report = next(self._steps)
         rows = len(next(iter(arrays.values())))
         self.bad.record(report.events, rows)
+        if not self._patient:
+            self.bad.check()
         self._meter.add(report, rows)
         self.position = self.position.advance(self._batch_size)
         return arrays, self.position
@@ -125,6 +136,7 @@ def eval_batches(
             if bad is not None:
                 unusable = sum(event.is_bad for event in report.events)
                 bad.record(report.events, int(arrays["valid"].sum()) + unusable)
+                bad.check()
             yield arrays
     finally:
         steps.close()

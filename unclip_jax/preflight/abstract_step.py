@@ -12,6 +12,7 @@ from unclip_jax.parallel import batch_sharding, replicated
 from unclip_jax.parallel.mesh import AnyMesh
 from unclip_jax.preflight.abstract import Shapes, abstract_batch, abstract_frozen
 from unclip_jax.stages import lora
+from unclip_jax.stages.features import towers_in_use
 from unclip_jax.stages.stage import Stage
 from unclip_jax.training.program import Program, make_program
 from unclip_jax.training.state import TrainState
@@ -30,6 +31,8 @@ def abstract_stage(config: RunConfig, clip: ClipModel | None) -> tuple[Stage, Sh
     """The stage that a config trains, and what it reads, as shapes."""
     stage = stages.build(config, clip)
     frozen = abstract_frozen(config, clip if config.stage in ("prior", "decoder") else None)
+    if frozen:
+        frozen["clip"] = towers_in_use(config, stage, frozen["clip"])
     if config.lora.rank:
         base = jax.eval_shape(stage.init, jax.random.key(0))
         stage, frozen = lora.adapt(stage, config.lora, base), {**frozen, lora.BASE: base}

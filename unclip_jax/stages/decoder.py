@@ -34,6 +34,8 @@ from unclip_jax.stages.stage import Batch, Diagnostics, Params, Stage
 def build(config: RunConfig, model: DecoderModel, clip_model: ClipModel) -> Stage:
     """The stage of a config whose `stage` is "decoder", beside the frozen CLIP of `clip_model`."""
     parts = _Parts(config, model, clip_model)
+    reads_text = model.text_encoder == "clip"
+    image = features.image_tower(config)
     return Stage(
         "decoder",
         parts.needs,
@@ -41,6 +43,8 @@ def build(config: RunConfig, model: DecoderModel, clip_model: ClipModel) -> Stag
         parts.loss,
         parts.preview,
         None if model.text_encoder == "none" else parts.preview_text,
+        towers=image + (features.text_tower(config, model.null_text) if reads_text else ()),
+        drawing_towers=image + (("text",) if reads_text else ()),
         memory=parts.objective.memory,
         prepare=parts.objective.prepare,
         task=parts.task,

@@ -13,7 +13,7 @@ from unclip_jax.errors import UserError
 from unclip_jax.models import Clip, TextFeatures
 from unclip_jax.models.text_tower import token_mask
 from unclip_jax.stages.embedding import Statistics
-from unclip_jax.stages.stage import Batch, Params
+from unclip_jax.stages.stage import Batch, Params, Stage
 
 
 def image_embedding(clip: Clip, frozen: Params, batch: Batch) -> Float[Array, "b d"]:
@@ -56,6 +56,28 @@ def stored_text(config: RunConfig, text_encoder: str) -> tuple[str, ...]:
     if config.data.text_features == "computed":
         return ()
     return ("text", "text_states") if text_encoder == "clip" else ("text",)
+
+
+def image_tower(config: RunConfig) -> tuple[str, ...]:
+    """("vision",) if a stage has its image embeddings computed."""
+    return () if config.data.embeddings == "stored" else ("vision",)
+
+
+def text_tower(config: RunConfig, null_text: str) -> tuple[str, ...]:
+    """("text",) if a stage that reads captions through CLIP has any of them computed.
+
+    Without a learned null caption that of the empty one always is.
+    """
+    stored = config.data.text_features == "stored"
+    return () if stored and null_text == "learned" else ("text",)
+
+
+def towers_in_use(config: RunConfig, stage: Stage, clip: Params) -> Params:
+    """Of a frozen CLIP's parameters those that a training run reads: others need no memory."""
+    preview = config.train.preview
+    draws = preview.prompts or (preview.examples and config.data.validation)
+    wanted = stage.towers + (stage.drawing_towers if draws else ())
+    return {name: clip[name] for name in clip if name in wanted}
 
 
 def cut(tokens: Int[Array, "b l"], length: int, eot_id: int) -> Int[Array, "b k"]:

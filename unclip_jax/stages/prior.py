@@ -104,7 +104,14 @@ def build(config: RunConfig, model: PriorModel, clip_model: ClipModel) -> Stage:
         embeddings=(("image",) if stored else ()) + stored_text,
     )
     return Stage(
-        "prior", needs, init, loss, memory=objective.memory, prepare=objective.prepare, task=task
+        "prior",
+        needs,
+        init,
+        loss,
+        towers=features.image_tower(config) + features.text_tower(config, model.null_text),
+        memory=objective.memory,
+        prepare=objective.prepare,
+        task=task,
     )
 
 

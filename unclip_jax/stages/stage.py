@@ -65,6 +65,8 @@ class Stage:
         training batch; None if nothing is.
       constrain: parameters after an update -> parameters in their allowed range; None if all are.
       memory: None for stages that remember nothing.
+      towers, drawing_towers: of the frozen CLIP, "vision" and "text", those that the loss and
+        those that the previews read; see `features.towers_in_use`.
       task: (params, frozen, batch, keys) -> (network, x_0): the denoising that the stage is for,
         network(x_t, t) bound to the batch with no condition dropped; None without diffusion.
     """
@@ -78,5 +80,7 @@ class Stage:
     constrain: Constrain | None = None
     memory: Memory | None = None
     task: Task | None = None
+    towers: tuple[str, ...] = ()
+    drawing_towers: tuple[str, ...] = ()
     whole_batch: bool = False
     prepare: Prepare | None = None

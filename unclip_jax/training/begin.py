@@ -80,7 +80,7 @@ def _restored(
 ) -> Beginning:
     if not directory(other).is_dir():
         raise UserError(f"config.init.restore={other}: holds no checkpoints/")
-    _check_averages(config, other)
+    check_averages(config, other)
     found = newest_whole(other, target, complete_steps(directory(other)), set_aside=False)
     if found is None:
         raise UserError(f"config.init.restore={other}: holds no complete checkpoint")
@@ -96,7 +96,8 @@ def _restored(
     return Beginning(state, progress, f"restored step {step} of {other}, {where}")
 
 
-def _check_averages(config: RunConfig, other: pathlib.Path) -> None:
+def check_averages(config: RunConfig, other: pathlib.Path) -> None:
+    """Raises UserError if the run in `other` keeps other averages than the config asks for."""
     if not (other / "config.json").is_file():
         return
     theirs = load_config(str(other / "config.json")).ema

@@ -40,7 +40,7 @@ def training_batches(
     rows: data.Rows | None,
     quarantine: str | None = None,
 ) -> data.TrainBatches:
-    """The rows of each global batch, from a saved position on."""
+    """The rows of each global batch, from a saved position on; the loop asks for `bad.too_many`."""
     own = config.data
     layout = None
     if own.lanes is not None and own.chunk is not None and own.window is not None:
@@ -55,6 +55,7 @@ def training_batches(
         rows=rows,
         max_bad_fraction=own.max_bad_fraction,
         quarantine=quarantine,
+        patient=True,
     )
 
 

@@ -44,7 +44,8 @@ def loss_and_gradients(
 
     Args:
       parts: in how many parts the batch is computed.
-      axes: of the mesh in use, those that split the batch and leave the weights whole.
+      axes: of the mesh in use, those that split the batch and leave the weights whole, none of
+        one device: the partitioner can't take a sum over that by hand.
     """
     rows = keys.shape[0]
 
@@ -57,13 +58,19 @@ def loss_and_gradients(
         grads, per_example = gradients(params, frozen, batch, keys)
         return per_example, grads
 
+    def in_parts(params: Any, frozen: Any, batch: Batch, keys: Array) -> tuple[Any, PerExample]:
+        if stage.whole_batch:
+            return gradients(params, frozen, batch, keys)
+        return _add_up(gradients, params, frozen, batch, keys, parts)
+
+    if not axes:
+        grads, per_example = in_parts(params, frozen, batch, keys)
+        return per_example, grads
+
     def on_own_rows(params: Any, frozen: Any, batch: Batch, keys: Array) -> tuple[Any, PerExample]:
         # Marked as different everywhere, so that their gradients are not summed at once.
         params = jax.tree.map(lambda p: jax.lax.pcast(p, axes, to="varying"), params)
-        if stage.whole_batch:
-            grads, per_example = gradients(params, frozen, batch, keys)
-        else:
-            grads, per_example = _add_up(gradients, params, frozen, batch, keys, parts)
+        grads, per_example = in_parts(params, frozen, batch, keys)
         return jax.lax.psum(grads, axes), per_example
 
     whole, split = PartitionSpec(), PartitionSpec(axes)

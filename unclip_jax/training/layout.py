@@ -36,6 +36,8 @@ def state_shardings(abstract: TrainState, config: MeshConfig, mesh: AnyMesh) -> 
 
 
 def axes_with_whole_weights(layout: TrainState) -> tuple[str, ...]:
-    """The axes that split the batch and no parameter."""
-    split = {axis for leaf in jax.tree.leaves(layout.params) for axis in leaf.spec}
-    return tuple(axis for axis in BATCH_AXES if axis not in split)
+    """The axes of more than one device that split the batch and no parameter."""
+    leaves = jax.tree.leaves(layout.params)
+    split = {axis for leaf in leaves for axis in leaf.spec}
+    sizes = leaves[0].mesh.shape
+    return tuple(axis for axis in BATCH_AXES if axis not in split and sizes[axis] > 1)

@@ -40,6 +40,7 @@ class Ending(enum.Enum):
 
     COMPLETE = enum.auto()
     STOPPED = enum.auto()  # by a signal; the state is saved
+    BAD_DATA = enum.auto()  # by too many samples that can't be used; the state is saved
     TRIPPED = enum.auto()  # too many updates that were not finite; nothing is saved
 
 
@@ -103,6 +104,7 @@ class Loop:
 
     Args:
       loader_metrics: figures of the loader, recorded beside those of the step.
+      bad_data: whether this process met too many samples that can't be used.
 
     Attributes:
       state, step, position: where it stands.
@@ -118,9 +120,11 @@ class Loop:
         name: str,
         throughput: Throughput,
         loader_metrics: Callable[[], Mapping[str, float]] = dict,
+        bad_data: Callable[[], bool] = lambda: False,
     ):
         self.state, self.step, self.position = state, int(state.step), start.position
         self._support, self._start, self._guard, self._name = support, start, guard, name
+        self._finds_bad_data = bad_data
         self._clock = Clock(start.seconds)
         self._log = MetricLog(
             support.writer,
@@ -133,7 +137,7 @@ class Loop:
         self._saved = time.monotonic()
         limit = support.plan.time_limit_seconds
         self._over = limit is not None and start.seconds >= limit
-        self._stopped = self._save_now = self._asked_to_save = False
+        self._stopped = self._save_now = self._asked_to_save = self._bad_data = False
         self._unevaluated = start.unevaluated
 
     def run(self, train_step: TrainStep, frozen: Any, batches: Iterator[tuple[Any, str]]) -> Ending:
@@ -155,6 +159,8 @@ class Loop:
         s.ledger.note(self.step, force=True)
         if self._guard.tripped:
             return Ending.TRIPPED
+        if self._bad_data:
+            return Ending.BAD_DATA
         complete = self._ended() and not self._unevaluated
         return Ending.COMPLETE if complete else Ending.STOPPED
 
@@ -181,15 +187,16 @@ class Loop:
         return {"total": expected, **self._log.note(self.step, metrics)}
 
     def _exchange_flags(self) -> None:
-        """Signals and time limits of any process, and the primary's clock for saves by minutes."""
+        """What any process knows: signals, time limits, bad data; the primary's clock for saves."""
         plan, stop = self._support.plan, self._support.stop
         limit, interval = plan.time_limit_seconds, plan.checkpoint_seconds
         over = limit is not None and self._clock.seconds() >= limit
         due = interval is not None and time.monotonic() - self._saved >= interval
         due = due and is_primary() and not self._asked_to_save
         self._asked_to_save |= due
-        flags = self._support.agreement.exchange([stop.signal is not None, over, due])
-        self._stopped, self._over, self._save_now = flags
+        mine = [stop.signal is not None, over, due, self._finds_bad_data()]
+        stopped, self._over, self._save_now, self._bad_data = self._support.agreement.exchange(mine)
+        self._stopped = stopped or self._bad_data
 
     def _after_step(self) -> None:
         s, end = self._support, self._ended()

@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import socket
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -13,8 +14,9 @@ from unclip_jax import data
 from unclip_jax.config import RunConfig
 from unclip_jax.core import trees
 from unclip_jax.data.device import needed_rows, prefetch, to_global_arrays
+from unclip_jax.errors import UserError
 from unclip_jax.parallel import Agreement, Cluster, batch_sharding
-from unclip_jax.parallel.processes import is_primary, report, say, what_each_sees
+from unclip_jax.parallel.processes import gather, is_primary, report, say, what_each_sees
 from unclip_jax.stages.stage import Stage
 from unclip_jax.training import run_facts
 from unclip_jax.training import workdir as workdirs
@@ -169,9 +171,13 @@ def _attempt(
             name=run.stage.name,
             throughput=run.throughput,
             loader_metrics=batches.metrics,
+            bad_data=lambda: batches.bad.too_many is not None,
         )
         ahead = resources.enter_context(contextlib.closing(_on_device(run, batches)))
         ending = loop.run(run.step, run.frozen, ahead)
+        if ending is Ending.BAD_DATA:
+            checkpointer.wait()
+            raise _bad_data(batches.bad.too_many)
     return ending, loop.step
 
 
@@ -202,6 +208,17 @@ def _on_device(run: Run, batches: data.TrainBatches) -> Any:
         return arrays, position.to_json()
 
     return prefetch(batches, convert)
+
+
+def _bad_data(found: str | None) -> UserError:
+    """One error for all processes, each of which tells what it found."""
+    everyone = gather({"host": socket.gethostname(), "found": found})
+    if len(everyone) == 1:
+        return UserError(found)
+    named = [f"process {i} on {it['host']}: {it['found']}" for i, it in enumerate(everyone)]
+    return UserError(
+        "; ".join(line for line, it in zip(named, everyone, strict=True) if it["found"])
+    )
 
 
 def _writer(run: Run, resume_step: int) -> MetricWriter:
