@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 
+from unclip_jax.config.needs import Window
 from unclip_jax.data import (
     BatchFields,
     DataPosition,
@@ -165,6 +166,44 @@ def test_random_views_are_repeatable_and_change_with_the_epoch(tmp_path, make_sh
     pictures = [{row.tobytes() for row in next(loader)[0]["image_16"]} for _ in range(2)]
     loader.close()
     assert not pictures[0] & pictures[1]
+
+
+def test_windows_are_parts_of_the_pictures(tmp_path, make_shards):
+    fields = BatchFields(image_sizes=(16,), window=Window(8, grid=4))
+    dataset = open_dataset(make_shards(tmp_path / "s", (20,)), fields)
+    [whole] = eval_batches(dataset.uncut(), 20)
+    [cut] = eval_batches(dataset, 20)
+    assert cut["image_16"].shape == (20, 8, 8, 3)
+    places = [(row, column) for row in (0, 4, 8) for column in (0, 4, 8)]
+    found = [
+        {(r, c) for r, c in places if np.array_equal(picture[r : r + 8, c : c + 8], part)}
+        for picture, part in zip(whole["image_16"], cut["image_16"], strict=True)
+    ]
+    assert all(found)
+    assert len(set().union(*found)) > 5
+    [again] = eval_batches(dataset, 20)
+    np.testing.assert_array_equal(again["image_16"], cut["image_16"])
+
+
+def test_windows_follow_the_seed_the_epoch_and_the_sample(tmp_path, make_shards):
+    fields = BatchFields(image_sizes=(16,), window=Window(4))
+    dataset = open_dataset(make_shards(tmp_path / "s", (8,)), fields)
+    first, position, _ = run(dataset, 2, batch_size=8)
+    assert run(dataset, 2, batch_size=8, hosts=4)[0] == first
+    later = run(dataset, 2, batch_size=8, position=position)[0]
+    assert run(dataset, 4, batch_size=8)[0] == first + later
+    loader = train_batches(dataset, 8, seed=5)
+    parts = [{row.tobytes() for row in next(loader)[0]["image_16"]} for _ in range(2)]
+    loader.close()
+    assert len(parts[0] & parts[1]) < 3  # of 169 places
+
+
+@pytest.mark.parametrize(
+    "fields", [{"image_sizes": (16, 8)}, {"image_sizes": (4,)}, {"context_length": 12}]
+)
+def test_windows_must_fit(fields):
+    with pytest.raises(UserError, match="window of 8 px needs pictures of one size"):
+        BatchFields(window=Window(8), **fields)
 
 
 def test_prior_runs_read_captions_from_memory(dataset, tmp_path, monkeypatch):

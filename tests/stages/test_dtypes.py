@@ -46,7 +46,7 @@ def program(name):
         "clip": jax.eval_shape(stages.build(clip).init, key),
         "statistics": {"mean": dim, "std": dim},
     }
-    shapes = {f"image_{s}": ((ROWS, s, s, 3), np.uint8) for s in stage.needs.image_sizes}
+    shapes = {name: ((ROWS, s, s, 3), np.uint8) for name, s in stage.needs.sides().items()}
     if stage.needs.context_length:
         shapes["tokens"] = ((ROWS, stage.needs.context_length), np.int32)
     batch = {k: jax.ShapeDtypeStruct(*shape) for k, shape in shapes.items()}

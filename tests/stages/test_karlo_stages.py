@@ -127,7 +127,7 @@ def test_each_network_learns_from_its_own_timesteps(upsampler):
         },
     )
     stage = stages.build(config)
-    batch = {"image_16": np.random.default_rng(1).integers(0, 256, (12, 16, 16, 3), np.uint8)}
+    batch = {"image_16": np.random.default_rng(1).integers(0, 256, (12, 8, 8, 3), np.uint8)}
     keys = rng.example_keys(jax.random.key(2), "train", 0, 12)
     jacobian = jax.jit(jax.jacrev(lambda p: stage.loss(p, {}, batch, keys)[0]))(params)
     size = lambda tree: sum(  # noqa: E731

@@ -37,7 +37,7 @@ def build(stage, variant):
 
 
 def abstract_batch(needs, clip, rows):
-    shapes = {f"image_{s}": ((rows, s, s, 3), jnp.uint8) for s in needs.image_sizes}
+    shapes = {name: ((rows, s, s, 3), jnp.uint8) for name, s in needs.sides().items()}
     if needs.context_length:
         shapes["tokens"] = ((rows, needs.context_length), jnp.int32)
     for kind in needs.embeddings:

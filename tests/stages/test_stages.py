@@ -1,6 +1,5 @@
 """The stages on tiny batches: losses per example, independent draws, conditioning that matters."""
 
-import dataclasses
 import functools
 
 import jax
@@ -10,13 +9,13 @@ import pytest
 
 from unclip_jax import stages
 from unclip_jax.config import load_config
+from unclip_jax.config.needs import Window
 from unclip_jax.config.schema import Mesh
 from unclip_jax.core import rng
 from unclip_jax.parallel import batch_sharding, make_mesh
-from unclip_jax.stages import features, upsampler
+from unclip_jax.stages import features
 from unclip_jax.stages.clip import make_clip
 from unclip_jax.stages.conditions import flags
-from unclip_jax.stages.degradation import shrink
 from unclip_jax.stages.features import cut
 from unclip_jax.text import tokenize
 
@@ -26,8 +25,8 @@ ROWS = 6
 def random_batch(needs, dim=16, rows=ROWS):
     generator = np.random.default_rng(0)
     batch = {}
-    for s in needs.image_sizes:
-        batch[f"image_{s}"] = generator.integers(0, 256, (rows, s, s, 3)).astype(np.uint8)
+    for name, s in needs.sides().items():
+        batch[name] = generator.integers(0, 256, (rows, s, s, 3)).astype(np.uint8)
     if needs.context_length:
         tokens = generator.integers(1, 1000, (rows, needs.context_length)).astype(np.int32)
         tokens[:, 0] = 49406
@@ -147,23 +146,20 @@ def test_stored_embeddings_give_the_loss_of_computed_ones(frozen):
     )
 
 
-def test_crops_begin_and_end_on_pixels_of_the_small_picture():
-    model = dataclasses.replace(load_config("upsampler:tiny").model, corruption="none")
-    high = jax.random.uniform(jax.random.key(0), (8, 16, 16, 3))
-    keys = rng.example_keys(jax.random.key(0), "train", 0, 8)
-    crops = upsampler.crop(model, high, keys)
-    assert crops.shape == (8, 8, 8, 3)
-    small, whole = upsampler.corrupt(model, crops, keys), shrink(high, 8)
-    windows = {
-        (row, column): whole[:, row : row + 4, column : column + 4]
-        for row in range(5)
-        for column in range(5)
-    }
-    found = [
-        next(at for at, window in windows.items() if np.allclose(window[i], small[i], atol=1e-6))
-        for i in range(8)
-    ]
-    assert len(set(found)) > 3
+@pytest.mark.parametrize(
+    ("variant", "fraction", "window"),
+    [
+        ("tiny", 0.5, Window(8, grid=2)),
+        ("tiny", 1.0, None),
+        ("karlo", 0.25, Window(64, grid=4)),
+        ("paper_1024", 0.25, Window(256, grid=4)),
+    ],
+)
+def test_an_upsampler_learns_from_crops_on_pixels_of_the_small_picture(variant, fraction, window):
+    config = load_config(f"upsampler:{variant}", {"model.crop_fraction": str(fraction)})
+    needs = stages.build(config).needs
+    assert needs.window == window
+    assert needs.whole().sides() == {f"image_{config.model.image_size}": config.model.image_size}
 
 
 def test_long_texts_are_cut_for_clip_as_the_tokenizer_cuts():

@@ -75,7 +75,7 @@ def measured(subject: Subject, measure: Measure, args: argparse.Namespace) -> It
     The noise of example i is a function of the seed and i: the batch size changes nothing.
     """
     config, stage = subject.config, subject.stage
-    dataset = held_out_data(config.data, stage.needs)
+    dataset = held_out_data(config.data, stage.needs.whole())
     assert dataset is not None
     mesh = make_mesh(MeshConfig(), jax.local_devices())
     size = -(-min(args.batch_size, args.examples) // mesh.size) * mesh.size

@@ -138,7 +138,7 @@ class Assembler:
             max_aspect=fields.max_aspect,
         )
         for size, image in zip(fields.image_sizes, images, strict=True):
-            arrays[f"image_{size}"][row] = image
+            arrays[f"image_{size}"][row] = image[self._window(draw, size)]
 
     def _read_caption(self, members: dict, draw: int) -> tuple[str, bool]:
         captions, mended = read_captions(members, self.dataset.fields.caption_fields)
@@ -151,6 +151,15 @@ class Assembler:
         if fields.crop == "center":
             return Crop(flip=flip)
         return Crop(fields.min_crop + (1 - fields.min_crop) * scale, x, y, flip)
+
+    def _window(self, draw: int, size: int) -> tuple[slice, ...]:
+        """Where the wanted part of a picture lies."""
+        window = self.dataset.fields.window
+        if window is None:
+            return ()
+        places = (size - window.side) // window.grid + 1
+        starts = (window.grid * (mix(draw, i) % places) for i in (5, 6))
+        return tuple(slice(start, start + window.side) for start in starts)
 
     def _event(self, sample: int, key: str, bad: BadSample) -> Event:
         number, ordinal = self.dataset.locate(int(sample))

@@ -6,6 +6,7 @@ decoding is found later and substituted (`assembly.py`).
 """
 
 import bisect
+import dataclasses
 import functools
 import hashlib
 import json
@@ -142,6 +143,11 @@ class Dataset:
         keeps = tuple(self._keeps[number] for number in numbers) if self._keeps else ()
         return Dataset(tuple(self.shards[number] for number in numbers), self.fields, keeps)
 
+    def uncut(self) -> "Dataset":
+        """Returns the same samples with whole pictures."""
+        fields = dataclasses.replace(self.fields, window=None)
+        return Dataset(self.shards, fields, self._keeps)
+
     def ordinals(self, number: int) -> NDArray[np.int64]:
         """Returns the ordinals in the tar of shard `number`'s samples."""
         return self._ordinals(number)
@@ -180,8 +186,9 @@ class Dataset:
         """Returns the shape (without the batch axis) and dtype of each array of a batch."""
         fields = self.fields
         specs: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
-        for side in fields.image_sizes:
-            specs[f"image_{side}"] = ((side, side, 3), np.dtype(np.uint8))
+        for size in fields.image_sizes:
+            side = fields.window.side if fields.window else size
+            specs[f"image_{size}"] = ((side, side, 3), np.dtype(np.uint8))
         if fields.context_length is not None:
             specs["tokens"] = ((fields.context_length,), np.dtype(np.int32))
         for kind in fields.embeddings:

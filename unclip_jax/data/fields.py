@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from unclip_jax.config.needs import Window
 from unclip_jax.data.index import UNSEEN, empty
 from unclip_jax.data.keys import IMAGE_EXTENSIONS, extension
 from unclip_jax.errors import UserError
@@ -31,6 +32,8 @@ class BatchFields:
     Attributes:
       image_sizes: square sides in pixels; each gives "image_<side>" uint8 [B, side, side, 3], all
         from one decode and one crop.
+      window: a random part of each picture instead of the whole, [B, window.side, window.side, 3];
+        for one size only.
       context_length: L of "tokens" int32 [B, L]; None for no tokens.
       embeddings: of "image", "text", each giving "<kind>_embedding" float32 [B, D], and
         "text_states", float16 [B, L, W]; see `embeddings.py` and `unclip embed`.
@@ -49,6 +52,7 @@ class BatchFields:
     """
 
     image_sizes: tuple[int, ...] = ()
+    window: Window | None = None
     context_length: int | None = None
     embeddings: tuple[str, ...] = ()
     caption_fields: tuple[str, ...] = ("txt", "text", "caption")
@@ -70,6 +74,11 @@ class BatchFields:
             raise UserError("a batch needs image_sizes, context_length or embeddings")
         if any(size < 1 for size in self.image_sizes):
             raise UserError(f"image_sizes {self.image_sizes} must be positive")
+        if self.window and (len(self.image_sizes) != 1 or self.window.side > self.image_sizes[0]):
+            raise UserError(
+                f"a window of {self.window.side} px needs pictures of one size that holds it, not "
+                f"image_sizes {self.image_sizes}"
+            )
         if not 0 < self.min_crop <= 1:
             raise UserError(f"min_crop is {self.min_crop}; it must be in (0, 1]")
         if {"text", "text_states"} & set(self.embeddings) and self.caption_choice == "random":
@@ -77,11 +86,11 @@ class BatchFields:
                 "caption_choice 'random' and text embeddings contradict each other: the stored "
                 "embedding belongs to the first caption; use caption_choice 'first'"
             )
-        moved = self.crop == "random" or self.flip
+        moved = self.crop == "random" or self.flip or self.window
         if "image" in self.embeddings and self.image_sizes and moved:
             raise UserError(
-                "random crops or flips and image embeddings contradict each other: the stored "
-                "embedding belongs to the centre crop; use crop 'center' and flip False"
+                "random crops, windows or flips and image embeddings contradict each other: the "
+                "stored embedding belongs to the centre crop; use crop 'center' and flip False"
             )
 
     @property
@@ -91,7 +100,8 @@ class BatchFields:
     @property
     def is_random(self) -> bool:
         """Whether a sample looks different from epoch to epoch."""
-        return self.crop == "random" or self.flip or self.caption_choice == "random"
+        moved = self.crop == "random" or self.flip or self.window is not None
+        return moved or self.caption_choice == "random"
 
     def lacks(self, names: tuple[str, ...], mask: int) -> list[str]:
         """Returns what a sample with the fields of `mask` (bits over `names`) has not got.

@@ -16,7 +16,8 @@ Shapes = dict[str, Any]
 def abstract_batch(needs: BatchNeeds, rows: int, clip: ClipModel | None = None) -> Shapes:
     """A batch of `rows` examples; `clip` gives the width of stored embeddings."""
     shapes: Shapes = {
-        f"image_{s}": jax.ShapeDtypeStruct((rows, s, s, 3), jnp.uint8) for s in needs.image_sizes
+        name: jax.ShapeDtypeStruct((rows, side, side, 3), jnp.uint8)
+        for name, side in needs.sides().items()
     }
     if needs.context_length:
         shapes["tokens"] = jax.ShapeDtypeStruct((rows, needs.context_length), jnp.int32)

@@ -1,10 +1,11 @@
 """Stage `upsampler`: sharper pictures from small ones (paper, section 2.1, last paragraph).
 
 It sees no caption and has no attention, so it is trained on crops (a quarter of the side in the
-paper) and applied to whole pictures. The small picture is the crop averaged over blocks, and made
-worse: what a decoder draws is never as crisp as a real thumbnail (`degradation.py`). With
-`noise_augmentation` it is noised too, by a drawn part of the forward process, and the network is
-told how much (conditioning augmentation, Ho et al. 2021, arXiv 2106.15282, section 4).
+paper; the loader cuts them out) and applied to whole pictures. The small picture is the crop
+averaged over blocks, and made worse: what a decoder draws is never as crisp as a real thumbnail
+(`degradation.py`). With `noise_augmentation` it is noised too, by a drawn part of the forward
+process, and the network is told how much (conditioning augmentation, Ho et al. 2021, arXiv
+2106.15282, section 4).
 
 With `last_step="own"` the last step of sampling, at t = 0 where only fine texture is left, is drawn
 by a second network of the same form, as in karlo (super_res_first and super_res_last of diffusers).
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from unclip_jax.config.needs import BatchNeeds
+from unclip_jax.config.needs import BatchNeeds, Window
 from unclip_jax.config.schema import RunConfig, UpsamplerModel
 from unclip_jax.core import images, precision, rng
 from unclip_jax.diffusion import GaussianProcess, Known, make_schedule
@@ -78,7 +79,7 @@ def build(config: RunConfig, model: UpsamplerModel) -> Stage:
     def loss(
         params: Params, frozen: Params, batch: Batch, keys: Key[Array, " b"]
     ) -> tuple[Float[Array, " b"], Diagnostics]:
-        high = crop(model, images.to_float(batch[field]), keys)
+        high = images.to_float(batch[field])
         low = corrupt(model, high, keys)
         level = {}
         if model.noise_augmentation:
@@ -113,7 +114,7 @@ def build(config: RunConfig, model: UpsamplerModel) -> Stage:
         drawn = sample_upsampler(config, model, params, low, keys, make_plan(config))
         return {"small": low, "upsampled": drawn, "real": high}
 
-    needs = BatchNeeds(image_sizes=(model.image_size,))
+    needs = BatchNeeds(image_sizes=(model.image_size,), window=training_crop(model))
     return Stage(
         "upsampler",
         needs,
@@ -207,6 +208,13 @@ def crop_sizes(model: UpsamplerModel) -> tuple[int, int]:
     return high, high * model.low_size // model.image_size
 
 
+def training_crop(model: UpsamplerModel) -> Window | None:
+    """The crop of the large picture, which begins and ends on pixels of the small one."""
+    if model.crop_fraction == 1:
+        return None
+    return Window(crop_sizes(model)[0], grid=model.image_size // model.low_size)
+
+
 def corrupt(
     model: UpsamplerModel, high: Float[Array, "b s s 3"], keys: Key[Array, " b"]
 ) -> Float[Array, "b l l 3"]:
@@ -234,18 +242,3 @@ def add_noise(
     noise = rng.normal(rng.fold_in_name(keys, "augmentation noise"), low.shape[1:])
     noisy = process.corrupt(low, jnp.maximum(steps - 1, 0), noise)
     return jnp.where((steps == 0)[:, None, None, None], low, noisy)
-
-
-def crop(
-    model: UpsamplerModel, high: Float[Array, "b s s 3"], keys: Key[Array, " b"]
-) -> Float[Array, "b c c 3"]:
-    """A random window of each picture, which begins and ends on pixels of the small one."""
-    high_side, low_side = crop_sizes(model)
-    factor = model.image_size // model.low_size
-
-    def window(key: Array, picture: Array) -> Array:
-        row, column = jax.random.randint(key, (2,), 0, model.low_size - low_side + 1)
-        start = (row * factor, column * factor, 0)
-        return jax.lax.dynamic_slice(picture, start, (high_side, high_side, 3))
-
-    return jax.vmap(window)(rng.fold_in_name(keys, "crop"), high)

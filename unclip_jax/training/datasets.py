@@ -26,7 +26,7 @@ def whole(dataset: data.Dataset | data.Mixture) -> data.Dataset:
 
 
 def held_out_data(config: Data, needs: BatchNeeds) -> data.Dataset | None:
-    """The validation set, if there is one: always centre crops and first captions."""
+    """The validation set, if there is one: centre crops, first captions, windows that stay put."""
     if config.validation is None:
         return None
     fixed = dataclasses.replace(config, crop="center", flip=False, caption_choice="first")
@@ -81,6 +81,7 @@ def _open(
 def _fields(config: Data, needs: BatchNeeds) -> data.BatchFields:
     return data.BatchFields(
         image_sizes=needs.image_sizes,
+        window=needs.window,
         context_length=needs.context_length,
         embeddings=needs.embeddings,
         caption_fields=config.caption_fields,

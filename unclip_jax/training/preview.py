@@ -49,7 +49,7 @@ def make_previewer(
     grids: list[_Grid] = []
     if stage.preview is not None and held_out is not None and wanted.examples:
         count = min(wanted.examples, len(held_out))
-        batch = next(data.eval_batches(held_out, count))
+        batch = next(data.eval_batches(held_out.uncut(), count))
         del batch["valid"]
         captions = [data.caption(held_out, i) for i in range(count)]
         grids.append(_grid("samples", "", stage.preview, batch, captions, config.seed, mesh))
