@@ -64,7 +64,6 @@ launch-tests: $(BIN)/.installed ## start runs on hosts of namespaces, on SLURM, 
 
 oracles: $(ORACLES)/.installed ## compare with other libraries, closed forms and float64; writes docs/claims.md
 	UPDATE_CLAIMS=1 $(ORACLES)/bin/python -m pytest -m claim $(CLAIMS)
-	$(ORACLES)/bin/python -m pytest -m 'not claim' tests/oracles
 
 oracles-pinned: $(PINNED)/.installed ## exports in the last diffusers that loads unCLIP folders as they are
 	$(PINNED)/bin/python -m pytest tests/oracles/test_diffusers_pipeline.py tests/oracles/test_kandinsky.py

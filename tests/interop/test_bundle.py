@@ -8,12 +8,13 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from karlo_cascade import make_cascade
 
 from unclip_jax.cli.frozen import load_clip
 from unclip_jax.core import trees
 from unclip_jax.core.hashing import weights_hash
 from unclip_jax.errors import UserError
-from unclip_jax.generation import compose
+from unclip_jax.generation import Pipeline, compose
 from unclip_jax.interop import Extras, bundle, read_bundle, write_bundle
 
 NAMES = ["clip", "prior", "decoder", "upsampler", "upsampler_32"]
@@ -243,7 +244,23 @@ def test_int8_quarters_the_size_and_says_what_it_cost(cascade, written, tmp_path
     errors += quality["outputs"].values()
     assert set(quality["outputs"]) == {"clip_text", "clip_image", "upsampler_step"}
     assert all(1e-4 < error < 0.1 for error in errors)
+    assert quality["pictures"] is None  # a part of a cascade draws none
     assert "What int8 cost" in (tmp_path / "int8" / "README.md").read_text()
+
+
+def test_int8_says_what_it_cost_the_pictures(tmp_path):
+    original = make_cascade()
+    write_bundle(original, tmp_path / "int8", dtype="int8")
+    found = read_bundle(tmp_path / "int8")
+    report = found.manifest.quality["pictures"]
+    drawn = [
+        Pipeline(cascade)([report["prompt"]], images_per_prompt=report["count"], seed=0).images
+        for cascade in (original, found.cascade)
+    ]
+    rmse = np.sqrt(np.mean((drawn[0].astype(int) - drawn[1]) ** 2.0))
+    assert report["psnr_db"] == pytest.approx(20 * np.log10(255 / rmse))
+    assert 15 < report["psnr_db"] < 60
+    assert f"PSNR {report['psnr_db']:.1f} dB" in (tmp_path / "int8" / "README.md").read_text()
 
 
 def test_the_tokenizer_is_clips(written, cascade):

@@ -37,17 +37,18 @@ def export(bundle, name, out, *options):
     return main([*command, *options])
 
 
-def assert_ours(bundle, image, text, bound=1e-5):
+def assert_ours(claim, library, bundle, image, text):
     pipeline = Pipeline(read_bundle(bundle).cascade)
     for ours, theirs in (
         (pipeline.embed_images(PICTURES), image),
         (pipeline.embed_texts(CAPTIONS), text),
     ):
-        assert np.abs(ours - theirs.numpy()).max() < bound * np.abs(ours).max()
+        what = "embeddings by an exported CLIP's folder, with its own preparation"
+        claim.near(what, library, theirs.numpy(), ours, bound=1e-5)
 
 
 @pytest.mark.parametrize("limit", [(), ("--max-file-gb", "0.0005")], ids=["whole", "in parts"])
-def test_transformers_loads_what_is_written(bundle, tmp_path, limit):
+def test_transformers_loads_what_is_written(bundle, tmp_path, limit, claim):
     from transformers import CLIPModel, CLIPProcessor
 
     assert export(bundle, "huggingface", tmp_path / "hf", *limit) == 0
@@ -62,10 +63,10 @@ def test_transformers_loads_what_is_written(bundle, tmp_path, limit):
             model.text_model(given.input_ids, given.attention_mask).pooler_output
         )
         image = model.visual_projection(model.vision_model(given.pixel_values).pooler_output)
-    assert_ours(bundle, image, text)
+    assert_ours(claim, "transformers CLIPModel", bundle, image, text)
 
 
-def test_open_clip_loads_what_is_written(bundle, tmp_path):
+def test_open_clip_loads_what_is_written(bundle, tmp_path, claim):
     import open_clip
 
     assert export(bundle, "openclip", tmp_path / "oc") == 0
@@ -75,10 +76,10 @@ def test_open_clip_loads_what_is_written(bundle, tmp_path):
     with torch.no_grad():
         image = model.eval().encode_image(pixels)
         text = model.encode_text(open_clip.get_tokenizer(name)(CAPTIONS))
-    assert_ours(bundle, image, text)
+    assert_ours(claim, "open_clip, from a local folder", bundle, image, text)
 
 
-def test_openais_loader_takes_what_is_written(bundle, tmp_path, capsys):
+def test_openais_loader_takes_what_is_written(bundle, tmp_path, capsys, claim):
     """Its port in open_clip, which opens pickles only: the tensors are put into one."""
     import open_clip
     from safetensors.torch import load_file
@@ -95,4 +96,4 @@ def test_openais_loader_takes_what_is_written(bundle, tmp_path, capsys):
     with torch.no_grad():
         image = model.encode_image(pixels)
         text = model.encode_text(open_clip.SimpleTokenizer()(CAPTIONS))
-    assert_ours(bundle, image, text)
+    assert_ours(claim, "open_clip load_openai_model", bundle, image, text)

@@ -63,15 +63,21 @@ def text_to_image(pipe):
     return run(pipe, ("prior", "decoder", "upsampler"), **arguments)
 
 
-def assert_same_weights(theirs, ours):
+def assert_same_pictures(claim, what, ours, theirs):
+    statement = f"{what}, same noise (absolute, of [0, 1])"
+    claim.within(statement, "diffusers' pipelines", np.abs(theirs - ours).max(), TOLERANCE)
+
+
+def assert_same_weights(claim, theirs, ours):
     """Every tensor that diffusers wrote is in our folder, by its name and bit for bit."""
+    statement = "weights of a folder, imported and exported again"
     files = sorted(p.relative_to(theirs) for p in theirs.rglob("*.safetensors"))
     assert len(files) >= 5
     for file in files:
         wanted, found = load_file(theirs / file), load_file(ours / file)
         assert wanted.keys() == found.keys(), file
         for name, value in wanted.items():
-            np.testing.assert_array_equal(found[name], value, err_msg=f"{file} {name}")
+            claim.equal(statement, "the folder as diffusers wrote it", found[name], value)
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +97,10 @@ def pipe(folder):
     return load(UnCLIPPipeline, folder)
 
 
-def test_their_pipeline_draws_our_pictures(cascade, pipe):
+def test_their_pipeline_draws_our_pictures(cascade, pipe, claim):
     theirs, ours = text_to_image(pipe), draw(cascade)["large"] / 2 + 0.5
-    error = np.abs(theirs - ours).max()
-    print(f"text to image: largest difference {error:.1e}, pictures vary by {ours.std():.2f}")
     assert ours.std() > 0.05
-    assert error < TOLERANCE
+    assert_same_pictures(claim, "text to image by an exported cascade", ours, theirs)
     if os.environ.get("UNCLIP_RECORD"):
         np.savez_compressed(VECTORS, pictures=theirs.astype(np.float32))
     np.testing.assert_allclose(np.load(VECTORS)["pictures"], theirs, atol=1e-4)
@@ -113,7 +117,7 @@ def test_with_all_of_karlos_timesteps(tmp_path):
     assert error.max() < 2e-2
 
 
-def test_our_pipeline_draws_their_pictures(pipe, tmp_path):
+def test_our_pipeline_draws_their_pictures(pipe, tmp_path, claim):
     """The folder that diffusers writes, of networks with other weights."""
     generator = torch.Generator().manual_seed(0)
     networks = (pipe.prior, pipe.text_proj, pipe.decoder, pipe.super_res_first, pipe.super_res_last)
@@ -126,30 +130,28 @@ def test_our_pipeline_draws_their_pictures(pipe, tmp_path):
     theirs = text_to_image(pipe)
     imported = read_folder(tmp_path / "theirs")
     write_folder(imported, tmp_path / "back")
-    assert_same_weights(tmp_path / "theirs", tmp_path / "back")
+    assert_same_weights(claim, tmp_path / "theirs", tmp_path / "back")
     with torch.no_grad():
         for p, old in zip((p for n in networks for p in n.parameters()), before, strict=True):
             p.copy_(old)
     for stage in (imported.prior, imported.decoder, *imported.upsamplers):
         object.__setattr__(stage.config.sampling, "steps", 3)
     ours = draw(imported)["large"] / 2 + 0.5
-    error = np.abs(theirs - ours).max()
-    print(f"imported: largest difference {error:.1e}")
-    assert error < TOLERANCE
+    assert_same_pictures(claim, "text to image by an imported folder", ours, theirs)
     assert np.abs(ours - (draw(make_cascade())["large"] / 2 + 0.5)).max() > 0.1
 
 
-def test_image_variations(cascade, folder, tmp_path):
+def test_image_variations(cascade, folder, tmp_path, claim):
     write_folder(cascade, tmp_path / "variation", layout="variation")
     pipe = load(UnCLIPImageVariationPipeline, tmp_path / "variation")
     z = draw(cascade, ("", ""))["embedding"]
     theirs = run(pipe, ("decoder", "upsampler"), image_embeddings=torch.from_numpy(z))
     ours = draw(cascade, ("", ""))["large"] / 2 + 0.5
-    assert np.abs(theirs - ours).max() < TOLERANCE
+    assert_same_pictures(claim, "variations by an exported cascade", ours, theirs)
     pipe.save_pretrained(tmp_path / "theirs")
     found = read_folder(tmp_path / "theirs")
     write_folder(found, tmp_path / "back", layout="variation")
-    assert_same_weights(tmp_path / "theirs", tmp_path / "back")
+    assert_same_weights(claim, tmp_path / "theirs", tmp_path / "back")
     assert list(found.named()) == ["clip", "decoder", "upsampler"]
     read = trees.flatten(found.clip.params)
     for path, value in trees.flatten(cascade.clip.params).items():

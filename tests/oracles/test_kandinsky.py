@@ -84,7 +84,7 @@ def test_every_setting_and_weight_arrives(pipe, cascade):
 
 
 @pytest.mark.parametrize("guidance_scale", [4.0, 1.0])
-def test_the_prior_draws_their_embeddings(pipe, cascade, guidance_scale):
+def test_the_prior_draws_their_embeddings(pipe, cascade, guidance_scale, claim):
     first, steps = noise(len(CAPTIONS))["prior"]
     queue = iter(steps)
     draw_next = lambda *_, **__: torch.from_numpy(next(queue))  # noqa: E731
@@ -106,7 +106,13 @@ def test_the_prior_draws_their_embeddings(pipe, cascade, guidance_scale):
     schedule = pipe.scheduler
     factor = float(schedule.betas[0] / (1 - schedule.alphas_cumprod[0]))
     assert 0 < abs(factor - 1) < 1e-3
-    np.testing.assert_allclose(factor * (ours - mean) / std, (theirs - mean) / std, atol=1e-4)
+    claim.near(
+        "embeddings drawn by Kandinsky 2's prior, imported, same noise",
+        "diffusers KandinskyV22PriorPipeline",
+        factor * (ours - mean) / std,
+        (theirs - mean) / std,
+        bound=1e-4,
+    )
 
 
 def test_the_image_tower_gives_their_embeddings(pipe, cascade):
