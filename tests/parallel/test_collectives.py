@@ -91,3 +91,17 @@ def test_an_exchange_that_is_begun_counts_its_result_and_not_its_handles():
     )
     (found,) = collectives(f"ENTRY %main (p: f32[8,4]) -> f32[8,4] {{\n{line}\n}}\n")
     assert (found.kind, found.bytes, found.group) == ("collective-permute", 8 * 4 * 4, (0, 1))
+
+
+def test_a_sum_between_slices_is_read_from_what_hosts_send():
+    """As libtpu 0.0.42.1 writes it for two slices of four chips, with its recv beside it."""
+    between = (
+        "channel_id=8, is_host_transfer=true, frontend_attributes={"
+        '_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}'
+    )
+    lines = (
+        f"  %s = (bf16[3,8,128]{{2,1,0}}, u32[], token[]) send(%p, %after), {between}\n"
+        f"  %r = (bf16[3,8,128]{{2,1,0}}, u32[], token[]) recv(%after), {between}\n"
+    )
+    (found,) = collectives(f"ENTRY %main (p: bf16[3,8,128]) -> f32[] {{\n{lines}}}\n")
+    assert (found.kind, found.bytes, found.group) == ("all-reduce", 3 * 8 * 128 * 2, (0, 4))

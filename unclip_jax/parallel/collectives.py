@@ -7,7 +7,8 @@ their condition says, `i < constant`; a loop of unknown length counts once.
 The CPU's compiler promotes bfloat16 collectives to float32 and has no reduce-scatter: it sums the
 whole array and takes a slice. Read numbers from a CPU program as such. The TPU's compiler spreads a
 collective over several fusions to overlap it with arithmetic; the parts share a channel and count
-as one. Its fused sum and slice ("all-reduce-scatter") is a reduce-scatter.
+as one. Its fused sum and slice ("all-reduce-scatter") is a reduce-scatter. Between slices it sends
+by way of their hosts (`slice_transfers`).
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import re
 from collections import Counter
 
 from unclip_jax.parallel.device_groups import device_groups
+from unclip_jax.parallel.slice_transfers import across_slices
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -62,16 +64,10 @@ def collectives(hlo: str) -> list[Collective]:
     found: dict[str, Collective] = {}
     for name, lines in bodies.items():
         for number, line in enumerate(lines):
-            match = _INSTRUCTION.match(line)
-            if not match:
+            read = _read(line, name)
+            if read is None:
                 continue
-            kind, shapes = match[2], _ARRAY.findall(match[1])
-            if name.startswith(_SUM_AND_SLICE):
-                kind = "reduce-scatter"
-            if kind == "collective-permute":
-                shapes = [shape for shape in shapes if shape[1]]  # without its handles, u32[]
-            if "-start(" in line and len(shapes) > 1:
-                shapes = shapes[len(shapes) // 2 :]  # (arguments, results)
+            kind, shapes, group = read
             channel, source = _CHANNEL.search(line), re.search(r'op_name="([^"]*)"', line)
             key = f"{kind} {channel[1]}" if channel else f"{name} {number}"
             found.setdefault(
@@ -83,10 +79,28 @@ def collectives(hlo: str) -> list[Collective]:
                     in_loop=name in looped,
                     source=source[1] if source else "",
                     times=turns.get(name, 1),
-                    group=device_groups(line),
+                    group=group,
                 ),
             )
     return list(found.values())
+
+
+def _read(line: str, computation: str) -> tuple[str, list[tuple[str, str]], tuple[int, ...]] | None:
+    """(kind, arrays in the result, group) of an instruction, if it is a collective."""
+    across = across_slices(line)
+    if across is not None:
+        return across[0], _ARRAY.findall(line.partition(" send(")[0])[:1], across[1]
+    match = _INSTRUCTION.match(line)
+    if not match:
+        return None
+    kind, shapes = match[2], _ARRAY.findall(match[1])
+    if computation.startswith(_SUM_AND_SLICE):
+        kind = "reduce-scatter"
+    if kind == "collective-permute":
+        shapes = [shape for shape in shapes if shape[1]]  # without its handles, u32[]
+    if "-start(" in line and len(shapes) > 1:
+        shapes = shapes[len(shapes) // 2 :]  # (arguments, results)
+    return kind, shapes, device_groups(line)
 
 
 def bytes_by_kind(found: list[Collective]) -> dict[str, int]:
