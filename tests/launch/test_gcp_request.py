@@ -15,6 +15,7 @@ from unclip_jax.launch.spec import RunSpec, Tpu
 
 pytestmark = [
     pytest.mark.launch,
+    pytest.mark.core,
     pytest.mark.skipif(not shutil.which("gcloud"), reason="needs gcloud"),
 ]
 

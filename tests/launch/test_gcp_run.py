@@ -26,6 +26,7 @@ from unclip_jax.launch.supervisor import supervise
 
 pytestmark = [
     pytest.mark.launch,
+    pytest.mark.core,
     pytest.mark.skipif(bool(ssh_lab.reason_to_skip()), reason=str(ssh_lab.reason_to_skip())),
 ]
 TOY = pathlib.Path(__file__).with_name("toy_worker.py")

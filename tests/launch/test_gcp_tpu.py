@@ -218,6 +218,7 @@ def place(api, tmp_path, monkeypatch):
 WAY = [("WAITING_FOR_RESOURCES", ""), ("PROVISIONING", "CREATING"), ("ACTIVE", "READY")]
 
 
+@pytest.mark.core
 @pytest.mark.launch
 class TestAgainstTheFake:
     """The state machine, over gRPC."""

@@ -14,6 +14,7 @@ from kube_lab import kube as kube
 
 pytestmark = [
     pytest.mark.launch,
+    pytest.mark.core,
     pytest.mark.skipif(not shutil.which("kubectl"), reason="needs kubectl"),
 ]
 

@@ -44,6 +44,7 @@ def job_of(manifest):
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}, **template}
 
 
+@pytest.mark.core
 @pytest.mark.launch
 def test_the_job_and_its_pods_are_strictly_valid():
     kubernetes_validate = pytest.importorskip("kubernetes_validate")
@@ -54,6 +55,7 @@ def test_the_job_and_its_pods_are_strictly_valid():
         kubernetes_validate.validate(job_of(broken), "1.34", strict=True)
 
 
+@pytest.mark.core
 @pytest.mark.launch
 def test_the_jobset_has_no_field_that_jobset_does_not_know():
     models = pytest.importorskip("kubeflow_trainer_api.models")

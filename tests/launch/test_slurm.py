@@ -41,6 +41,7 @@ def test_four_nodes_run_together(slurm):
     assert "toy: 5/5 steps" in slurm.command("logs", "a")[1]
 
 
+@pytest.mark.core
 def test_a_crash_goes_back_into_the_queue_and_resumes(cluster, slurm, wait_until):
     process = slurm.on_slurm("a", "--fail", "1:3:1")
     log = lambda: slurm.command("logs", "a")[1]  # noqa: E731

@@ -40,6 +40,7 @@ def test_two_processes_one_of_which_is_killed(shards, tmp_path, wait_until, stra
     same(losses(workdir), straight)
 
 
+@pytest.mark.core
 @pytest.mark.skipif(bool(ssh_lab.reason_to_skip()), reason=str(ssh_lab.reason_to_skip()))
 def test_three_hosts_one_of_which_is_cut_off(shards, tmp_path, wait_until, straight):
     lab = ssh_lab.Lab(tmp_path / "lab")

@@ -22,7 +22,11 @@ def reason_to_skip():
     if os.geteuid():
         return "needs root, for slurmd"
     missing = [name for name in ("slurmctld", "slurmd", "munged", "sbatch") if not which(name)]
-    return f"needs {', '.join(missing)} (make launch-tests installs them)" if missing else None
+    if missing:
+        return f"needs {', '.join(missing)} (make launch-tests installs them)"
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        return "needs the right to make mount namespaces"
+    return None
 
 
 def which(name):

@@ -22,7 +22,12 @@ def reason_to_skip():
     missing = [name for name in ("ip", "ssh-keygen") if not shutil.which(name)]
     if not pathlib.Path(SSHD).exists():
         missing.append("sshd")
-    return f"needs {', '.join(missing)} (make launch-tests installs them)" if missing else None
+    if missing:
+        return f"needs {', '.join(missing)} (make launch-tests installs them)"
+    trial = ["unshare", "--net", "--mount", "ip", "link", "add", "lab", "type", "bridge"]
+    if subprocess.run(trial, capture_output=True).returncode:
+        return "needs the right to make network namespaces and bridges"
+    return None
 
 
 def run(*argv):

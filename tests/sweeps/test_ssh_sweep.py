@@ -12,6 +12,7 @@ from unclip_jax.sweeps.trials import DONE, OPEN, SweepFolder
 
 pytestmark = [
     pytest.mark.launch,
+    pytest.mark.core,
     pytest.mark.skipif(bool(ssh_lab.reason_to_skip()), reason=str(ssh_lab.reason_to_skip())),
 ]
 
