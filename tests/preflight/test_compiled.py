@@ -44,6 +44,36 @@ def test_model_and_compiler_agree_on_a_small_prior():
     assert "by the model" in text
 
 
+def test_what_slices_send_each_other_is_as_the_model_says():
+    """Two slices of four: gradients are summed inside each, then their shares between them."""
+    clip, pod = load_config("clip:tiny").model, tpu_topology("v5e:2x2", slices=2)
+    config = load_config("prior:tiny", SMALL | {"mesh.fsdp": "4"})
+    answer = make_plan(config, clip, pod, compiling=True).answer
+    ours, theirs = (
+        {(t.kind, t.parties): t.bytes for t in traffic if t.link == "network"}
+        for traffic in (answer.forecast.traffic, answer.compiled.traffic)
+    )
+    assert list(ours) == list(theirs) == [("all-reduce", 2)]
+    # Small arrays are padded to tiles of 8 x 128 on their way through the hosts.
+    assert ours["all-reduce", 2] == pytest.approx(theirs["all-reduce", 2], rel=0.25)
+    assert answer.time.network > 0
+
+
+def test_what_is_too_large_is_refused_and_its_remedy_compiles():
+    """What would help is tried by the model, with the compiler's word on size; then compiled."""
+    clip, pod = load_config("clip:tiny").model, tpu_topology("v5e:2x2")
+    large = {"train.batch_size": "65536", "mesh.fsdp": "1"}
+    plan = make_plan(load_config("prior:tiny", SMALL | large), clip, pod, compiling=True)
+    assert plan.answer.compiled.memory is None
+    assert plan.answer.compiled.needed > pod.chip.hbm
+    assert plan.remedy is not None
+    assert plan.remedied.fits(pod)
+    assert plan.remedied.compiled.memory.total < pod.chip.hbm
+    text = report(plan, attained=0.5)
+    assert "DOES NOT FIT: the compiler refuses it" in text
+    assert "the smallest change that was found to fit (compiled): --config." in text
+
+
 def test_a_topology_that_libtpu_does_not_know_is_one_line():
     from unclip_jax.errors import UserError
 
