@@ -61,7 +61,7 @@ def test_mistakes_are_one_line_and_exit_2(argv, message, capsys, tmp_path, monke
         (["--on", "skypilot"], "a sweep waits for results"),
         (
             ["--on", "ssh", "--hosts", "h", "--concurrency", "2"],
-            "takes all hosts, so one at a time",
+            "--hosts h: can't be read",
         ),
         (["--on", "local", "--given", "clip"], "--given clip: write NAME=VALUE"),
     ],

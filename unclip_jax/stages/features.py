@@ -73,11 +73,15 @@ def text_tower(config: RunConfig, null_text: str) -> tuple[str, ...]:
 
 
 def towers_in_use(config: RunConfig, stage: Stage, clip: Params) -> Params:
-    """Of a frozen CLIP's parameters those that a training run reads: others need no memory."""
+    """A frozen CLIP without the towers that a training run does not read: they need no memory.
+
+    Projections and scales stay with whichever tower is left: the network asks for all of them.
+    """
     preview = config.train.preview
     draws = preview.prompts or (preview.examples and config.data.validation)
     wanted = stage.towers + (stage.drawing_towers if draws else ())
-    return {name: clip[name] for name in clip if name in wanted}
+    unread = {"vision", "text"} - set(wanted) if wanted else clip.keys()
+    return {name: value for name, value in clip.items() if name not in unread}
 
 
 def cut(tokens: Int[Array, "b l"], length: int, eot_id: int) -> Int[Array, "b k"]:
