@@ -177,3 +177,21 @@ def test_the_batch_does_not_change_the_cost_of_an_example():
     small, large = stage_cost(built, frozen, batch), stage_cost(built, frozen, wide)
     assert small.flops == large.flops
     assert small.activation_bytes == pytest.approx(large.activation_bytes, rel=1e-3)
+
+
+def test_full_remat_reaches_the_decoders_own_text_encoder():
+    """Each of its layers keeps its input alone for the backward pass."""
+    tokens, width = 16, 32
+    small = {
+        "model.text_encoder": "trained",
+        "model.context_length": str(tokens),
+        "model.text_width": str(width),
+        "model.text_heads": "2",
+        "model.remat": "full",
+    }
+    kept = [
+        stage_cost(*preset("decoder", "tiny", **small, **{"model.text_layers": str(layers)}))
+        for layers in (1, 3)
+    ]
+    grown = kept[1].activation_bytes - kept[0].activation_bytes
+    assert grown == pytest.approx(2 * tokens * width * 4, rel=0.05)

@@ -33,6 +33,7 @@ def make_decoder(config: RunConfig, model: DecoderModel) -> Decoder:
         layers=model.text_layers,
         heads=model.text_heads,
         context_length=model.context_length,
+        remat=model.remat,
         dtype=dtype,
     )
     trained = model.text_encoder == "trained"
