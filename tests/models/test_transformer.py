@@ -154,3 +154,16 @@ def test_unknown_names_and_uneven_heads_are_refused():
     ):
         with pytest.raises(UserError, match=message):
             Transformer(**{**SIZE, **options}).init(jax.random.key(0), x)
+
+
+def test_the_slope_of_gelu_is_the_closed_form_and_can_be_taken_inside_a_shard_map():
+    points = np.linspace(-6, 6, 48)
+    normal = np.array([(1 + math.erf(x / math.sqrt(2))) / 2 for x in points])
+    wanted = normal + points * np.exp(-(points**2) / 2) / math.sqrt(2 * math.pi)
+    slope = jax.vmap(jax.grad(ACTIVATIONS["gelu"]))
+    np.testing.assert_allclose(slope(jnp.asarray(points, jnp.float32)), wanted, atol=5e-7)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.PartitionSpec("data")
+    with jax.set_mesh(mesh):
+        split = jax.jit(jax.shard_map(slope, in_specs=rows, out_specs=rows))
+        np.testing.assert_allclose(split(jnp.asarray(points, jnp.float32)), wanted, atol=5e-7)
