@@ -165,7 +165,7 @@ def test_statistics():
 
 
 def test_random_views_and_stored_embeddings_contradict():
-    with pytest.raises(UserError, match="crops or flips"):
+    with pytest.raises(UserError, match="crops, windows or flips"):
         BatchFields(image_sizes=(8,), embeddings=("image",), flip=True)
     with pytest.raises(UserError, match="first caption"):
         BatchFields(context_length=8, embeddings=("text",), caption_choice="random")
