@@ -64,8 +64,9 @@ launch-core: launch-packages ## the core of these in minutes, as CI does; what c
 
 # Without root, or where apt-get can't, tests whose programs are missing are skipped.
 launch-packages: $(BIN)/.installed
-	if [ "$$(id -u)" = 0 ]; then { apt-get update -qq && apt-get install -qq -y \
-	  --no-install-recommends openssh-server iproute2 slurm-wlm munge; } || \
+	if [ "$$(id -u)" = 0 ]; then export DEBIAN_FRONTEND=noninteractive; \
+	  { timeout 120 apt-get update -qq && timeout 300 apt-get install -qq -y --no-install-recommends \
+	  openssh-server iproute2 slurm-wlm munge; } || \
 	  echo "apt-get could not install all that the launch tests use"; fi
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[ssh,gcp,sweep,test,launch-test]'
 
