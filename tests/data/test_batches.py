@@ -19,6 +19,7 @@ from unclip_jax.data import (
     train_batches,
 )
 from unclip_jax.data.bad_samples import BadSamples
+from unclip_jax.data.report import Event
 from unclip_jax.errors import UserError
 from unclip_jax.text import tokenize
 
@@ -232,6 +233,16 @@ def test_too_many_bad_samples_stop_the_run(tmp_path, make_shards):
     assert [line["ordinal"] for line in lines] == list(range(0, 30, 3))
     assert {line["reason"] for line in lines} == {"image_decode"}
     assert lines[1]["key"] == "000000003"
+
+
+def test_too_many_bad_samples_stay_too_many():
+    """Rows are read ahead while a run stops for the earlier ones: good ones take nothing back."""
+    bad = BadSamples(limit=0.2, after=10)
+    bad.record([Event("image_decode", "a.tar", i, "k", "") for i in range(3)], 10)
+    found = bad.too_many
+    bad.record([], 1000)
+    assert found == bad.too_many
+    assert "3 bad samples in 10 rows" in found
 
 
 def test_all_bad_is_an_error(tmp_path, make_shards):

@@ -19,11 +19,13 @@ class BadSamples:
     Attributes:
       rows: rows delivered by this process since it started.
       counts: reason -> number.
+      too_many: what to say of it since there were too many; good rows that follow change nothing.
     """
 
     def __init__(self, limit: float, after: int = 10_000, quarantine: str | None = None):
         self.rows = 0
         self.counts: Counter[str] = Counter()
+        self.too_many: str | None = None
         self._bad = 0
         self._limit = limit
         self._after = after
@@ -45,14 +47,13 @@ class BadSamples:
             with self._quarantine.open("a", encoding="utf-8") as file:
                 for event in events:
                     file.write(json.dumps(event._asdict()) + "\n")
+        self._look()
 
-    @property
-    def too_many(self) -> str | None:
-        """What to say of it if there are too many, else None."""
-        if self.rows < self._after or self._bad <= self._limit * self.rows:
-            return None
+    def _look(self) -> None:
+        if self.too_many or self.rows < self._after or self._bad <= self._limit * self.rows:
+            return
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.counts.most_common())
-        return (
+        self.too_many = (
             f"{self._bad} bad samples in {self.rows} rows ({reasons}), over {self._limit:.1%}; "
             "look at them with `unclip data lint`, or raise max_bad_fraction"
         )
