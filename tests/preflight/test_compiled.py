@@ -59,6 +59,20 @@ def test_what_slices_send_each_other_is_as_the_model_says():
     assert answer.time.network > 0
 
 
+@pytest.mark.parametrize("fsdp", ["1", "2"])
+def test_gradients_of_a_batch_in_parts_are_summed_over_data_once_in_float32(fsdp):
+    """The loop over parts adds up float32; a sum of bfloat16 in each would be twice as much."""
+    clip, pod = load_config("clip:tiny").model, tpu_topology("v5e:2x2")
+    settings = {"mesh.fsdp": fsdp, "train.batch_size": "32", "train.accumulate": "4"}
+    config = load_config("prior:tiny", SMALL | settings)
+    answer = make_plan(config, clip, pod, compiling=True).answer
+    ours, theirs = (
+        sum(t.bytes for t in traffic if t.kind in ("reduce-scatter", "all-reduce"))
+        for traffic in (answer.forecast.traffic, answer.compiled.traffic)
+    )
+    assert ours == pytest.approx(theirs, rel=0.05)
+
+
 def test_what_is_too_large_is_refused_and_its_remedy_compiles():
     """What would help is tried by the model, with the compiler's word on size; then compiled."""
     clip, pod = load_config("clip:tiny").model, tpu_topology("v5e:2x2")

@@ -102,6 +102,20 @@ def test_accumulation_gathers_in_every_part_where_weights_are_split(traces):
     assert gathered(mesh_fsdp="2", train_accumulate="4") == 4 * gathered(mesh_fsdp="2")
 
 
+def test_gradients_of_parts_are_summed_over_data_once_in_float32(traces):
+    pod = tpu_topology("v5e:2x2")
+
+    def summed(**overrides):
+        found = forecast(prior(train_batch_size="64", **overrides), pod, traces).traffic
+        return found[-1].kind, found[-1].parties, found[-1].bytes
+
+    for fsdp in ("1", "2"):
+        kind, parties, once = summed(mesh_fsdp=fsdp)
+        assert (kind, parties) == ("all-reduce", 4 // int(fsdp))
+        for parts in ("2", "4"):
+            assert summed(mesh_fsdp=fsdp, train_accumulate=parts) == (kind, parties, 2 * once)
+
+
 def test_between_slices_only_shares_of_gradients_travel(traces):
     pod = tpu_topology("v5e:2x2", slices=2)
     found = forecast(prior(mesh_fsdp="4"), pod, traces)

@@ -5,8 +5,8 @@ The model, with P bytes of weights in the compute dtype, A parts of a batch:
   fsdp     weights that it splits are gathered forwards and backwards in each part, 2 A P, and their
            gradients summed and scattered, A P; with fsdp_splits="optimizer" gradients P and updates
            P once, float32
-  data     each device's part of the gradients is summed: once, or in each part of the batch if
-           fsdp splits weights
+  data     each device's share of the gradients is summed once: P in the compute dtype, or, of a
+           batch in parts, what the parts have added up, float32
   tensor   not modelled: the activations that Megatron's scheme sums depend on the network
 
 Bytes are as in `parallel.collectives`: of the whole array that is gathered or summed.
@@ -55,7 +55,7 @@ def modelled_traffic(
     parts = config.train.accumulate
     split, whole, averaged = _weights(program)
     zero3 = config.mesh.fsdp_splits == "everything"
-    rounds = parts if zero3 and fsdp > 1 else 1
+    added_up = 4 if parts > 1 else itemsize  # of a gradient, once the parts are through
     found = []
     if fsdp > 1 and zero3:
         found += _over("all-gather", 2 * parts * split * itemsize, tensor, fsdp, topology)
@@ -64,11 +64,11 @@ def modelled_traffic(
         found += _over("all-gather", averaged * 4, tensor, fsdp, topology)
         found += _over("reduce-scatter", averaged * 4, tensor, fsdp, topology)
     if fsdp > 1:
-        found += _over("all-reduce", rounds * whole * itemsize, tensor, fsdp, topology)
+        sums = whole * (parts * itemsize if zero3 else added_up)
+        found += _over("all-reduce", sums, tensor, fsdp, topology)
     if data > 1:
         share = whole + (split if zero3 else averaged) / fsdp
-        sums = rounds * share * itemsize
-        found += _over("all-reduce", sums, fsdp * tensor, data, topology)
+        found += _over("all-reduce", share * added_up, fsdp * tensor, data, topology)
     return [traffic for traffic in found if traffic.bytes]
 
 
