@@ -63,6 +63,8 @@ COMMANDS = {
 }
 # Commands, by their first word, that compute on devices.
 COMPUTE = ("demo", "embed", "train", "export", "sample", "eval")
+# Commands that start processes on other machines, whose environment is not decided here.
+ELSEWHERE = ("launch", "sweep")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,8 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Without `argv` this is the program itself, which may set up its environment (`environment.py`).
     """
-    if argv is None and sys.argv[1:2] and sys.argv[1] in COMPUTE:
-        environment.prepare(os.environ)
+    if argv is None and sys.argv[1:2]:
+        if sys.argv[1] not in ELSEWHERE:
+            environment.quiet_libtpu(os.environ)
+        if sys.argv[1] in COMPUTE:
+            environment.prepare(os.environ)
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(argv)
