@@ -8,7 +8,7 @@
 Needs what tests/oracles/requirements.txt lists (`make oracles` installs it), and a C++ compiler for
 torch.compile. A step is the forward pass, mean squared error, backward pass and AdamW, on nets of
 the same layers, sizes and parameter counts, the same batch and dtype. Nothing is compared that only
-one side does: no EMA, no metrics.
+one side does: no EMA, no metrics. "split" is ours with one device of JAX for each thread of a CPU.
 
 How the sides take turns is in duel.py. Wall and CPU time are given: on a machine that others use,
 the CPU time of one thread is the number to trust. All sides' allocators are told to keep freed
@@ -24,7 +24,7 @@ from typing import Any
 
 import duel
 
-SIDES = ("jax", "eager", "compiled")
+SIDES = ("jax", "split", "eager", "compiled")
 CELLS = {
     "cpu": ["prior", "unet", "upsampler"],
     "gpu": ["prior_1b", "decoder_64", "upsampler_256", "upsampler_1024"],
@@ -33,11 +33,12 @@ CELLS = {
 
 def command(cell: str, side: str, args: argparse.Namespace, threads: int) -> list[str]:
     """What starts one side of a cell."""
-    script = duel.HERE / "sides" / ("jax_step.py" if side == "jax" else "torch_step.py")
+    ours = side in ("jax", "split")
+    script = duel.HERE / "sides" / ("jax_step.py" if ours else "torch_step.py")
     dtype = args.dtype or ("bfloat16" if args.device == "gpu" else "float32")
     found = [str(script), cell, "--device", args.device, "--threads", str(threads)]
     found += ["--dtype", dtype, "--batch", str(args.batch)]
-    return [*found, "--compile"] if side == "compiled" else found
+    return found + {"compiled": ["--compile"], "split": ["--split"]}.get(side, [])
 
 
 def add_mfu(results: dict[str, Any]) -> None:

@@ -1,9 +1,10 @@
 """Decoder presets.
 
-tiny   the smallest that has every part (tests)
-emoji  16 px, trains in minutes on two CPU cores; what `unclip demo` uses
-karlo  karlo-v1-alpha's 64 px decoder on ViT-L/14
-paper  the 3.5 B decoder of arXiv 2204.06125, table 3: 2.2 B U-Net and 1.3 B text encoder
+tiny      the smallest that has every part (tests)
+emoji     16 px, trains in minutes on two CPU cores; what `unclip demo` uses
+emoji_64  64 px, with blocks of 4 x 4 px folded into channels
+karlo     karlo-v1-alpha's 64 px decoder on ViT-L/14
+paper     the 3.5 B decoder of arXiv 2204.06125, table 3: 2.2 B U-Net and 1.3 B text encoder
 """
 
 import ml_collections
@@ -12,7 +13,16 @@ from unclip_jax.config import choose
 
 
 def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
-    return choose(variant, {"tiny": _tiny, "emoji": _emoji, "karlo": _karlo, "paper": _paper})
+    return choose(
+        variant,
+        {
+            "tiny": _tiny,
+            "emoji": _emoji,
+            "emoji_64": _emoji_64,
+            "karlo": _karlo,
+            "paper": _paper,
+        },
+    )
 
 
 def _tiny() -> ml_collections.ConfigDict:
@@ -62,6 +72,16 @@ def _emoji() -> ml_collections.ConfigDict:
     }
     config.optim = {"learning_rate": 1e-3, "warmup": "50 steps", "beta2": 0.99}
     config.ema = {"decay": 0.99}
+    return config
+
+
+def _emoji_64() -> ml_collections.ConfigDict:
+    """Levels of 16, 8 and 4 px after the stem, four times the work of `emoji`."""
+    config = _emoji()
+    config.model.update(image_size=64, space_to_depth=4, channels=64)
+    config.model.attention_resolutions = (8, 4)
+    config.train.batch_size = 16
+    config.optim.learning_rate = 5e-4
     return config
 
 

@@ -85,4 +85,5 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("cell", choices=CELLS)
     parser.add_argument("--batch", type=int, default=0)
+    parser.add_argument("--split", action="store_true", help="ours: a device for each thread")
     return serving.arguments(parser)

@@ -1,4 +1,8 @@
-"""Our side of `train_step.py`: the networks of `unclip_jax.models` and optax's AdamW in one jit."""
+"""Our side of `train_step.py`: the networks of `unclip_jax.models` and optax's AdamW in one jit.
+
+With --split a CPU is one device for each thread, and the batch is split over them, as in a run
+with JAX_NUM_CPU_DEVICES.
+"""
 
 import time
 
@@ -8,14 +12,16 @@ from cells import CELLS, PriorCell, UNetCell, arguments  # noqa: E402
 from serving import choose_jax_platform, serve  # noqa: E402
 
 ARGS = arguments()
-choose_jax_platform(ARGS)
+choose_jax_platform(ARGS, devices=ARGS.threads if ARGS.split else 1)
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import optax  # noqa: E402
 
+from unclip_jax.config import schema  # noqa: E402
 from unclip_jax.core import trees  # noqa: E402
 from unclip_jax.models import PriorTransformer, UNet  # noqa: E402
+from unclip_jax.parallel import batch_sharding, make_mesh, replicated  # noqa: E402
 from unclip_jax.preflight import count_flops  # noqa: E402
 from unclip_jax.training.throughput import peak_flops  # noqa: E402
 
@@ -51,7 +57,9 @@ def main() -> None:
     cell = CELLS[ARGS.cell]
     batch = ARGS.batch or cell.batch
     net, positional = build(cell, jnp.dtype(ARGS.dtype))
-    given = {k: jnp.asarray(v) for k, v in cell.inputs(batch).items()}
+    mesh = make_mesh(schema.Mesh())
+    rows, whole = batch_sharding(mesh), replicated(mesh)
+    given = {k: jax.device_put(v, rows) for k, v in cell.inputs(batch).items()}
     target = given.pop("target")
     inputs = [given.pop(name) for name in positional]
 
@@ -67,9 +75,10 @@ def main() -> None:
         updates, moments = tx.update(grads, moments, params)
         return (optax.apply_updates(params, updates), moments), value
 
-    params = jax.jit(net.init)(jax.random.key(0), *inputs, **given)["params"]
-    state = [(params, tx.init(params))]
-    compiled = jax.jit(update, donate_argnums=0).lower(state[0], target, inputs, given).compile()
+    params = jax.jit(net.init, out_shardings=whole)(jax.random.key(0), *inputs, **given)["params"]
+    state = [(params, jax.jit(tx.init, out_shardings=whole)(params))]
+    jitted = jax.jit(update, donate_argnums=0, out_shardings=(whole, whole))
+    compiled = jitted.lower(state[0], target, inputs, given).compile()
 
     def step() -> float:
         state[0], value = compiled(state[0], target, inputs, given)
@@ -79,6 +88,7 @@ def main() -> None:
         "parameters": trees.count(params),
         "batch": batch,
         "device": jax.devices()[0].device_kind,
+        "devices": len(jax.devices()),
         "train_flops_per_step": count_flops(loss, params, target, inputs, given).train,
         "peak_flops": peak_flops(jax.devices()[0].device_kind),
     }

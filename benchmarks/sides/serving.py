@@ -21,11 +21,16 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return args
 
 
-def choose_jax_platform(args: argparse.Namespace) -> None:
-    """Before JAX is imported. Sides share a GPU, so that none may take all of its memory."""
+def choose_jax_platform(args: argparse.Namespace, devices: int = 1) -> None:
+    """Before JAX is imported. Sides share a GPU, so that none may take all of its memory.
+
+    Args:
+      devices: as which a CPU is seen.
+    """
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     if args.device == "cpu":
         os.environ["JAX_PLATFORMS"] = "cpu"
+        os.environ["JAX_NUM_CPU_DEVICES"] = str(devices)
         if args.threads == 1:
             os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
 

@@ -70,6 +70,8 @@ def test_the_config_is_frozen():
         ("stage", "decodr", r"config\.stage: 'decodr' is not one of clip, prior"),
         ("model.attention_resolutions", [7], r"attention_resolutions: 7 .*model\.image_size=16"),
         ("model.image_size", 15, r"image_size=15 .*multipliers"),
+        ("model.space_to_depth", 3, r"image_size=16 can't be halved .*space_to_depth=3"),
+        ("model.space_to_depth", 0, r"space_to_depth: must be positive"),
         ("sampling.steps", 2000, r"sampling\.steps=2000 exceeds config\.diffusion\.num_steps"),
         ("sampling.guidance_interval", [5], r"guidance_interval=\(5,\): give the first and the"),
         ("sampling.guidance_rescale", 2, r"guidance_rescale: must be from 0 to 1"),

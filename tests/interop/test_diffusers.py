@@ -145,6 +145,7 @@ def test_options_that_we_do_not_have_are_named(folder, tmp_path, file, key, valu
         ("prior", {"null_text": "learned"}, "prior has null_text='learned'"),
         ("prior", {"embedding_scale": "unit"}, "embedding_scale='unit'"),
         ("decoder", {"null_text": "learned"}, "decoder has null_text='learned'"),
+        ("decoder", {"null_text": "empty", "space_to_depth": 2}, "space_to_depth=2"),
         ("upsampler", {"space_to_depth": 2, "crop_fraction": 0.5}, "space_to_depth=2"),
     ],
 )

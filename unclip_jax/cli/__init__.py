@@ -62,7 +62,7 @@ COMMANDS = {
     "inspect shardings": ("inspect_shardings", "print how a run would lie on a mesh"),
 }
 # Commands, by their first word, that compute on devices.
-COMPUTE = ("demo", "embed", "train", "export", "sample", "eval")
+COMPUTE = ("demo", "embed", "train", "export", "sample", "edit", "eval")
 # Commands that start processes on other machines, whose environment is not decided here.
 ELSEWHERE = ("launch", "sweep")
 

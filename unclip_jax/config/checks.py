@@ -30,6 +30,7 @@ _POSITIVE_FAULTS = (
 
 def _positive(c: RunConfig) -> str | None:
     for name, value in (
+        ("model.space_to_depth", getattr(c.model, "space_to_depth", 1)),
         ("train.batch_size", c.train.batch_size),
         ("train.log_every", c.train.log_every),
         ("train.accumulate", c.train.accumulate),

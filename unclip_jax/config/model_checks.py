@@ -50,7 +50,7 @@ def _tensor_parallel(c: RunConfig) -> str | None:
         pieces = {"norm_groups": m.norm_groups}
     if isinstance(m, DecoderModel):
         for level, factor in enumerate(m.multipliers):
-            if m.image_size >> level in m.attention_resolutions:
+            if m.resolutions[level] in m.attention_resolutions:
                 heads = factor * m.channels // m.head_channels
                 pieces[f"channels={m.channels}, attention heads of level {level}"] = heads
     if isinstance(m, PriorModel | DecoderModel) and m.text_encoder == "trained":
@@ -64,11 +64,12 @@ def _tensor_parallel(c: RunConfig) -> str | None:
 def _pyramid(c: RunConfig) -> str | None:
     m = c.model
     if isinstance(m, DecoderModel | UpsamplerModel):
-        factor = 2 ** (len(m.multipliers) - 1)
-        if m.image_size % factor:
+        halvings = len(m.multipliers) - 1
+        if m.image_size % (m.space_to_depth * 2**halvings):
+            stem = f" after config.model.space_to_depth={m.space_to_depth}"
             return (
-                f"config.model.image_size={m.image_size} can't be halved "
-                f"{len(m.multipliers) - 1} times as config.model.multipliers={m.multipliers} asks"
+                f"config.model.image_size={m.image_size} can't be halved {halvings} times as "
+                f"config.model.multipliers={m.multipliers} asks{stem * (m.space_to_depth != 1)}"
             )
     return None
 
@@ -76,12 +77,11 @@ def _pyramid(c: RunConfig) -> str | None:
 def _attention_resolutions(c: RunConfig) -> str | None:
     m = c.model
     if isinstance(m, DecoderModel):
-        levels = [m.image_size >> i for i in range(len(m.multipliers))]
         for resolution in m.attention_resolutions:
-            if resolution not in levels:
+            if resolution not in m.resolutions:
                 return (
                     f"config.model.attention_resolutions: {resolution} is not among the "
-                    f"resolutions {levels} of config.model.image_size={m.image_size}"
+                    f"resolutions {list(m.resolutions)} of config.model.image_size={m.image_size}"
                 )
     return None
 

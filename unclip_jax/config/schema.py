@@ -75,6 +75,7 @@ class DecoderModel:
     norm_groups: int = 32
     context_width: int = 1536
     image_tokens: int = 4
+    space_to_depth: int = 1
     dropout: float = 0.0
     text_encoder: Literal["clip", "trained", "none"] = "clip"
     text_width: int = 2048
@@ -88,6 +89,12 @@ class DecoderModel:
     embedding_scale: EmbeddingScaleName = "sqrt_dim"
     inpainting: bool = False  # four more input channels: the known part of the picture, its mask
     drop_known: float = 0.25  # with `inpainting`: how often nothing is known, as without it
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """The size of the map at each level."""
+        stem = self.image_size // self.space_to_depth
+        return tuple(stem >> level for level in range(len(self.multipliers)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ def make_decoder(config: RunConfig, model: DecoderModel) -> Decoder:
         attention_factors=tuple(model.image_size // r for r in model.attention_resolutions),
         head_dim=model.head_channels,
         norm_groups=model.norm_groups,
+        space_to_depth=model.space_to_depth,
         dropout=model.dropout,
         remat=model.remat,
         dtype=dtype,

@@ -109,8 +109,8 @@ def decoder_config(model: DecoderModel, diffusion: Diffusion) -> Settings:
     _refuse(model.embedding_scale != "raw", "decoder", "embedding_scale", model.embedding_scale, "raw")  # fmt: skip  # noqa: E501
     if not diffusion.learned_variance:
         raise UserError("UnCLIPPipeline takes decoders with learned_variance=True only")
-    levels = [model.image_size >> i for i in range(len(model.multipliers))]
-    attends = [size in model.attention_resolutions for size in levels]
+    _refuse(model.space_to_depth != 1, "decoder", "space_to_depth", model.space_to_depth, 1)
+    attends = [size in model.attention_resolutions for size in model.resolutions]
     kinds = ["SimpleCrossAttn" if a else "Resnet" for a in attends]
     return {
         "_class_name": "UNet2DConditionModel",
