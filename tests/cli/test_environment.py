@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from unclip_jax import cli
 from unclip_jax.cli import environment
 
 
@@ -71,61 +72,10 @@ def test_freed_memory_is_kept_where_cpus_compute(monkeypatch, given, plugin, wan
     assert environment.wants_freed_memory(given) == wanted
 
 
-@pytest.fixture
-def machine(tmp_path, monkeypatch):
-    """A root folder of a machine with one PCI device, not a TPU, and libtpu."""
-    monkeypatch.setattr(environment.importlib.util, "find_spec", lambda name: name == "libtpu")
-    device = tmp_path / "sys" / "bus" / "pci" / "devices" / "0000:00:00.0"
-    device.mkdir(parents=True)
-    (device / "vendor").write_text("0x8086\n")
-    return tmp_path
-
-
-def test_libtpu_is_told_of_a_worker_where_there_is_no_tpu(machine):
-    found = {"JAX_PLATFORMS": "cpu"}
-    environment.quiet_libtpu(found, machine)
-    assert set(found) == {
-        "JAX_PLATFORMS",
-        "TPU_ACCELERATOR_TYPE",
-        "TPU_WORKER_HOSTNAMES",
-        "TPU_WORKER_ID",
-    }
-
-
-@pytest.mark.parametrize(
-    "given", [{"TPU_WORKER_ID": "3"}, {"TPU_SKIP_MDS_QUERY": "1"}, {"JAX_PLATFORMS": "tpu,cpu"}]
-)
-def test_what_is_said_of_tpus_is_left_alone(machine, given):
-    found = dict(given)
-    environment.quiet_libtpu(found, machine)
-    assert found == given
-
-
-@pytest.mark.parametrize("node", ["dev/accel0", "dev/vfio/0", "google", "unknown"])
-def test_a_machine_that_may_have_a_tpu_is_left_alone(machine, node):
-    (vendor,) = machine.glob("sys/bus/pci/devices/*/vendor")
-    if node == "google":
-        vendor.write_text("0x1ae0\n")
-    elif node == "unknown":
-        vendor.unlink()
-    else:
-        (machine / node).parent.mkdir(parents=True)
-        (machine / node).touch()
-    found = {}
-    environment.quiet_libtpu(found, machine)
-    assert not found
-
-
-def test_without_libtpu_nothing_is_said_of_tpus(machine, monkeypatch):
-    monkeypatch.setattr(environment.importlib.util, "find_spec", lambda name: None)
-    found = {}
-    environment.quiet_libtpu(found, machine)
-    assert not found
-
-
 BLOCKS = """
 import resource, sys, threading
 import numpy as np
+from unclip_jax import cli
 from unclip_jax.cli import environment
 
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -161,3 +111,21 @@ def test_a_large_block_is_mapped_once(keep):
     first, *later = map(int, lines)
     assert first > 16_000
     assert all(n < 100 if keep else n > 16_000 for n in later)
+
+
+@pytest.mark.parametrize(
+    ("command", "said", "platforms"),
+    [
+        ("plan", None, "cpu"),
+        ("inspect", None, "cpu"),
+        ("plan", "tpu", "tpu"),
+        ("train", None, None),
+    ],
+)
+def test_commands_that_only_look_wake_no_accelerator(monkeypatch, command, said, platforms):
+    monkeypatch.setattr(os, "environ", {} if said is None else {"JAX_PLATFORMS": said})
+    monkeypatch.setattr(sys, "argv", ["unclip", command, "--help"])
+    monkeypatch.setattr(cli, "_dispatch", lambda argv: 0)
+    monkeypatch.setattr(environment, "prepare", lambda environment: None)
+    assert cli.main() == 0
+    assert os.environ.get("JAX_PLATFORMS") == platforms

@@ -63,8 +63,8 @@ COMMANDS = {
 }
 # Commands, by their first word, that compute on devices.
 COMPUTE = ("demo", "embed", "train", "export", "sample", "edit", "eval")
-# Commands that start processes on other machines, whose environment is not decided here.
-ELSEWHERE = ("launch", "sweep")
+# Those that only look: where an accelerator may be missing, or busy with somebody's run.
+LOOK = ("plan", "inspect")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,10 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Without `argv` this is the program itself, which may set up its environment (`environment.py`).
     """
     if argv is None and sys.argv[1:2]:
-        if sys.argv[1] not in ELSEWHERE:
-            environment.quiet_libtpu(os.environ)
         if sys.argv[1] in COMPUTE:
             environment.prepare(os.environ)
+        if sys.argv[1] in LOOK:
+            os.environ.setdefault("JAX_PLATFORMS", "cpu")
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(argv)

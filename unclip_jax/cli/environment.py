@@ -1,11 +1,9 @@
-"""What this program sets up before JAX is imported: where compiled programs are kept, freed memory,
-and that libtpu does not complain on machines without a TPU.
+"""What this program sets up before JAX is imported: where compiled programs are kept, freed memory.
 
-All are defaults: what the environment says already is left alone, and all can be switched off.
+Both are defaults: what the environment says already is left alone, and both can be switched off.
 
   JAX_COMPILATION_CACHE_DIR=    (empty) keeps no compiled programs
   UNCLIP_KEEP_MEMORY=off        gives freed memory back to the system at once
-  JAX_PLATFORMS=tpu             insists on a TPU, with all that libtpu has to say
 """
 
 import ctypes
@@ -23,32 +21,6 @@ CACHE = "JAX_COMPILATION_CACHE_DIR"
 # glibc's mallopt(3): one heap for all threads, which is never trimmed and holds the largest blocks.
 _ARENA_MAX, _TRIM_THRESHOLD, _MMAP_MAX = -8, -1, -4
 _KEEPING = {_ARENA_MAX: 1, _TRIM_THRESHOLD: -1, _MMAP_MAX: 0}
-_GOOGLE = "0x1ae0"  # as a maker of PCI devices
-# Any description of a worker will do: what libtpu complains of is that there is none.
-_TPU_WORKER = {
-    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_WORKER_ID": "0",
-}
-
-
-def quiet_libtpu(
-    environment: MutableMapping[str, str], system: pathlib.Path = pathlib.Path("/")
-) -> None:
-    """Describes some TPU's worker to libtpu where it is installed without a TPU.
-
-    It would print several lines about its absence, which no log level hides, when JAX looks for
-    devices. What may be a TPU's machine is left alone: any that has devices made by Google or that
-    a TPU appears as, that does not list its devices, or where something of a TPU is set.
-    """
-    if any(name.startswith("TPU_") for name in environment) or "tpu" in environment.get(
-        "JAX_PLATFORMS", ""
-    ):
-        return
-    makers = [file.read_text().strip() for file in system.glob("sys/bus/pci/devices/*/vendor")]
-    nodes = [*system.glob("dev/accel*"), *system.glob("dev/vfio/[0-9]*")]
-    if makers and _GOOGLE not in makers and not nodes and importlib.util.find_spec("libtpu"):
-        environment.update(_TPU_WORKER)
 
 
 def prepare(environment: MutableMapping[str, str]) -> None:
