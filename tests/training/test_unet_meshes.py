@@ -15,6 +15,7 @@ from unclip_jax.parallel.collectives import bytes_by_kind
 ROWS = 8
 CLIP = load_config("clip:tiny").model
 STORED = {"data.embeddings": "stored", "data.text_features": "stored"}
+LEAST = {"model.depth": "0"}  # blocks of every kind are left: in the middle and going up
 SMALLER = {
     "model.multipliers": "(1,)",
     "model.attention_resolutions": "(8,)",
@@ -24,7 +25,7 @@ FLOAT = 4
 
 
 def decoder(accumulate, **smaller):
-    config = load_config("decoder:tiny", STORED | accumulated(accumulate) | smaller)
+    config = load_config("decoder:tiny", STORED | LEAST | accumulated(accumulate) | smaller)
     draw = np.random.default_rng(0)
     tokens = draw.integers(1, 1000, (ROWS, CLIP.context_length)).astype(np.int32)
     tokens[:, 9:] = 49407
@@ -43,7 +44,7 @@ def small_decoder(accumulate):
 
 
 def upsampler(accumulate):
-    config = load_config("upsampler:tiny", {"model.depth": "1"} | accumulated(accumulate))
+    config = load_config("upsampler:tiny", LEAST | accumulated(accumulate))
     pictures = np.random.default_rng(0).integers(0, 256, (ROWS, 16, 16, 3))
     return stages.build(config), {"image_16": pictures.astype(np.uint8)}
 
@@ -88,15 +89,15 @@ def test_a_decoder_on_two_devices(capfd):
 
 @pytest.mark.slow
 def test_tensor_parallelism_sums_activations_of_each_block():
-    """Forwards after each of 5 residual blocks and 4 attentions; backwards before each of them,
-    where queries, keys and values are summed apart, as are the context's keys and values, and two
-    blocks have twice the channels."""
+    """Forwards after each of 3 residual blocks and 2 attentions; backwards before each of them,
+    where queries, keys and values are summed apart, as are the context's keys and values, and one
+    block has twice the channels."""
     part = run(small_decoder, data=1, tensor=2)
     picture = ROWS * 8 * 8 * 16 * FLOAT
     context = ROWS * (4 + CLIP.context_length) * 32 * FLOAT
     scalars = sum(c.shapes.count("f32[]") for c in part.sent)
     found = bytes_by_kind(part.sent)
-    activations = (5 + 4 + (3 + 2 * 2) + 4 * 3) * picture + 4 * 2 * context
+    activations = (3 + 2 + (2 + 1 * 2) + 2 * 3) * picture + 2 * 2 * context
     assert found.pop("all-reduce") == activations + scalars * FLOAT
     # Of the embedding of t, in the backward pass; not of activations.
     assert sum(found.values()) < 2 * picture
