@@ -18,7 +18,11 @@ class UserError(Exception):
     exit_code = 2
 
 
-class Diverged(UserError):
+class SharedError(UserError):
+    """What all processes of a run raise at the same step, so that they can part in order."""
+
+
+class Diverged(SharedError):
     """Training made no finite update for too long, after all the rollbacks that were allowed."""
 
     exit_code = 65  # EX_DATAERR

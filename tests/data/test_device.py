@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from unclip_jax.data import device as device_module
 from unclip_jax.data import host_rows
-from unclip_jax.data.device import needed_rows, prefetch, to_global_arrays
+from unclip_jax.data.device import Prefetch, needed_rows, to_global_arrays
 from unclip_jax.data.rows import lanes_of
 from unclip_jax.errors import UserError
 
@@ -90,7 +90,7 @@ def test_reads_two_ahead_and_no_more():
             made.append(i)
             yield i
 
-    stream = prefetch(items(), lambda i: i * 10, size=2)
+    stream = Prefetch(items(), lambda i: i * 10, size=2)
     assert next(stream) == 0
     settled = threading.Event()
     settled.wait(0.3)
@@ -98,20 +98,23 @@ def test_reads_two_ahead_and_no_more():
     assert list(stream) == [10 * i for i in range(1, 10)]
 
 
-def test_errors_of_the_thread_are_raised_here():
+def test_errors_of_the_thread_are_raised_here_and_known_two_items_before():
     def items():
-        yield 1
+        yield from range(3)
         raise OSError("disk")
 
-    stream = prefetch(items(), lambda i: i)
+    stream = Prefetch(items(), lambda i: i)
+    assert next(stream) == 0
     assert next(stream) == 1
+    assert isinstance(stream.error, OSError)
+    assert next(stream) == 2
     with pytest.raises(OSError, match="disk"):
         next(stream)
 
 
 def test_closing_stops_the_thread():
     before = threading.active_count()
-    stream = prefetch(iter(range(10**9)), lambda i: i)
+    stream = Prefetch(iter(range(10**9)), lambda i: i)
     assert next(stream) == 0
     assert threading.active_count() == before + 1
     stream.close()

@@ -4,7 +4,8 @@
 
 The environment asks for faults. TOY_KILL=PHASE:N:SECONDS kills the process (SIGKILL) so many
 seconds after it enters a phase for the Nth time; TOY_STALL=STEP sleeps for ever before that step;
-TOY_SLOW is the least time of a step in seconds.
+TOY_SLOW is the least time of a step in seconds; TOY_UNREADABLE makes every shard unreadable;
+TOY_LATE waits so many seconds before it closes its checkpoints.
 """
 
 import os
@@ -19,8 +20,9 @@ import jax.numpy as jnp
 from unclip_jax import cli, stages
 from unclip_jax.config.needs import BatchNeeds
 from unclip_jax.core import images, rng
+from unclip_jax.data import catalog, storage
 from unclip_jax.stages.stage import Stage
-from unclip_jax.training import phases, program
+from unclip_jax.training import checkpoint, phases, program
 
 
 def toy_stage():
@@ -82,6 +84,10 @@ def before_each_step(act):
     program.make_train_step = make_acting
 
 
+def fail_to_read(path, *_):
+    raise storage.ShardError(f"{path}: cannot be read (Input/output error)")
+
+
 def main():
     stages.build = lambda config, clip=None: toy_stage()
     if wanted := os.environ.get("TOY_KILL"):
@@ -93,6 +99,14 @@ def main():
     if "TOY_SLOW" in os.environ:
         pause = float(os.environ["TOY_SLOW"])
         before_each_step(lambda state: time.sleep(pause))
+    if "TOY_UNREADABLE" in os.environ:
+        catalog.read_range = fail_to_read
+    if "TOY_LATE" in os.environ:
+        close = checkpoint.Checkpointer.close
+        checkpoint.Checkpointer.close = lambda self: (
+            time.sleep(float(os.environ["TOY_LATE"])),
+            close(self),
+        )
     return cli.main(sys.argv[1:])
 
 

@@ -1,8 +1,8 @@
 """Host batches -> global jax arrays, and reading two of them ahead: the one file here with jax."""
 
-import queue
+import collections
 import threading
-from collections.abc import Callable, Collection, Generator, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import jax
@@ -11,8 +11,6 @@ from jax.sharding import Sharding
 from jaxtyping import Array
 
 from unclip_jax.data.rows import Rows
-
-_END = object()
 
 
 def needed_rows(
@@ -64,43 +62,68 @@ def _held(array: np.ndarray, rows: Rows | None, index: tuple | None, total: int)
     return array[(slice(first, first + stop - start), *index[1:])]
 
 
-def prefetch(
-    items: Iterable[Any], convert: Callable[[Any], Any], size: int = 2
-) -> Generator[Any, None, None]:
-    """Yields convert(item) for each item, computed up to `size` ahead on a thread.
+class Prefetch:
+    """Iterates over convert(item) for each item, computed on a thread that keeps `size` in reserve.
 
-    Errors of the thread are raised here. Closing the generator stops the thread.
+    An item is given when the `size` behind it are ready, so that an error is known that many items
+    before it is due. Errors of the thread are raised here; `close` stops it.
+
+    Attributes:
+      error: what ended the thread early; known before it is raised.
     """
-    ready: queue.Queue = queue.Queue(maxsize=size)
-    stop = threading.Event()
 
-    def put(entry) -> None:
-        while not stop.is_set():
-            try:
-                return ready.put(entry, timeout=0.1)
-            except queue.Full:
-                continue
+    def __init__(self, items: Iterable[Any], convert: Callable[[Any], Any], size: int = 2):
+        self.error: BaseException | None = None
+        self._size = size
+        self._ready: collections.deque[Any] = collections.deque()
+        self._over = self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(
+            target=self._work, args=(items, convert), name="prefetch", daemon=True
+        )
+        self._thread.start()
 
-    def work() -> None:
+    def __iter__(self) -> "Prefetch":
+        return self
+
+    def __next__(self) -> Any:
+        self.fill()
+        with self._changed:
+            if self._ready:
+                self._changed.notify_all()
+                return self._ready.popleft()
+        if self.error is not None:
+            raise self.error
+        raise StopIteration
+
+    def fill(self) -> None:
+        """Waits for an item and its reserve, or the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._over or self._full())
+
+    def close(self) -> None:
+        """Stops the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _full(self) -> bool:
+        return len(self._ready) > self._size
+
+    def _work(self, items: Iterable[Any], convert: Callable[[Any], Any]) -> None:
         try:
             for item in items:
-                put((convert(item), None))
-                if stop.is_set():
-                    return
-            put((_END, None))
+                made = convert(item)
+                with self._changed:
+                    self._ready.append(made)
+                    self._changed.notify_all()
+                    self._changed.wait_for(lambda: self._closed or not self._full())
+                    if self._closed:
+                        return
         except BaseException as error:
-            put((None, error))
-
-    thread = threading.Thread(target=work, name="prefetch", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = ready.get()
-            if error is not None:
-                raise error
-            if item is _END:
-                return
-            yield item
-    finally:
-        stop.set()
-        thread.join()
+            self.error = error
+        finally:
+            with self._changed:
+                self._over = True
+                self._changed.notify_all()

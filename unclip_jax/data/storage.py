@@ -17,7 +17,7 @@ from unclip_jax.errors import UserError
 _BLOCK = 4 << 20  # bytes asked for at once when a remote shard is read through
 
 
-class ShardError(Exception):
+class ShardError(UserError):
     """A shard could not be read as indexed: it changed, vanished or came up short. Fatal."""
 
 
@@ -113,6 +113,8 @@ def read_range(path: str, size: int, version: int, offset: int, length: int) -> 
             if not more:
                 raise ShardError(f"{path}: ends before byte {offset + length}")
             content += more
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be read ({error.strerror})") from error
     finally:
         os.close(descriptor)
     return memoryview(content)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from unclip_jax.errors import MissingProcess, UserError
+from unclip_jax.errors import MissingProcess, SharedError, UserError
 from unclip_jax.parallel.cluster import Cluster, detect
 from unclip_jax.parallel.roll_call import roll_call
 
@@ -90,11 +90,14 @@ def _versions() -> dict[str, str]:
 def together(cluster: Cluster | None) -> Iterator[None]:
     """Ends this process at once where an error would otherwise leave the others waiting for it.
 
-    JAX's own farewell at exit is a barrier, which a process that failed must not wait at. An error
-    that comes of another process's end is told as that.
+    JAX's own farewell at exit is a barrier, which a process that failed must not wait at. All wait
+    there after an error that all have: the end of process 0 would abort those that are not so far.
+    An error that comes of another process's end is told as that.
     """
     try:
         yield
+    except SharedError:
+        raise
     except Exception as error:
         if cluster is None:
             raise

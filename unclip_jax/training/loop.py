@@ -40,7 +40,7 @@ class Ending(enum.Enum):
 
     COMPLETE = enum.auto()
     STOPPED = enum.auto()  # by a signal; the state is saved
-    BAD_DATA = enum.auto()  # by too many samples that can't be used; the state is saved
+    BAD_DATA = enum.auto()  # by data that some process can't use; the state is saved
     TRIPPED = enum.auto()  # too many updates that were not finite; nothing is saved
 
 
@@ -104,7 +104,8 @@ class Loop:
 
     Args:
       loader_metrics: figures of the loader, recorded beside those of the step.
-      bad_data: whether this process met too many samples that can't be used.
+      bad_data: whether this process met data that it can't use, two batches before it is due: then
+        every process has a batch for the step at which all know of it, and for the one before.
 
     Attributes:
       state, step, position: where it stands.
@@ -144,6 +145,8 @@ class Loop:
         """Runs `train_step` on batches of (arrays on the devices, position after them as JSON)."""
         s = self._support
         s.ledger.note(self.step, force=True)
+        if not self._ended() and s.agreement.now([self._finds_bad_data()])[0]:
+            return Ending.BAD_DATA
         if self._unevaluated:
             self._evaluate(end=self._ended())
         with progress(self._name, s.plan.total, "steps", done=self.step) as advance:

@@ -13,8 +13,8 @@ import numpy as np
 from unclip_jax import data
 from unclip_jax.config import RunConfig
 from unclip_jax.core import trees
-from unclip_jax.data.device import needed_rows, prefetch, to_global_arrays
-from unclip_jax.errors import UserError
+from unclip_jax.data.device import Prefetch, needed_rows, to_global_arrays
+from unclip_jax.errors import SharedError, UserError
 from unclip_jax.parallel import Agreement, Cluster, batch_sharding
 from unclip_jax.parallel.processes import gather, is_primary, report, say, what_each_sees
 from unclip_jax.stages.stage import Stage
@@ -109,7 +109,6 @@ def _train(
 ) -> tuple[Ending, int]:
     """(why it ended, at which step); goes back and on again as often as the guard may ask."""
     config, workdir = run.config, run.workdir
-    agreement = Agreement(run.mesh)
 
     def begin_again() -> Beginning:
         fingerprint = run.dataset.fingerprint
@@ -121,7 +120,7 @@ def _train(
         if is_primary():
             run_facts.write(workdir, _facts(run, begun, everyone))
         guard = Guard(config.faults, begun.progress.skipped)
-        ending, step = _attempt(run, begun, guard, checkpointer, phases, stop, startup, agreement)
+        ending, step = _attempt(run, begun, guard, checkpointer, phases, stop, startup)
         if ending is not Ending.TRIPPED:
             return ending, step
         phases.enter("start")
@@ -138,7 +137,6 @@ def _attempt(
     phases: Phases,
     stop: StopRequest,
     startup: Startup,
-    agreement: Agreement,
 ) -> tuple[Ending, int]:
     """(why it ended, at which step) of training from one beginning."""
     with contextlib.ExitStack() as resources:
@@ -146,6 +144,7 @@ def _attempt(
         resources.callback(writer.close)
         profile = ProfileWindow(run.config.train.profile, run.workdir)
         resources.callback(profile.close)
+        agreement = Agreement(run.mesh)  # a new one: flags of a failed attempt end with it
 
         def interrupted() -> bool:
             return agreement.now([stop.signal is not None])[0]
@@ -163,6 +162,8 @@ def _attempt(
             profile=profile,
         )
         batches = resources.enter_context(_batches(run, begun.progress))
+        ahead = resources.enter_context(contextlib.closing(_on_device(run, batches)))
+        ahead.fill()
         loop = Loop(
             support,
             begun.state,
@@ -171,13 +172,12 @@ def _attempt(
             name=run.stage.name,
             throughput=run.throughput,
             loader_metrics=batches.metrics,
-            bad_data=lambda: batches.bad.too_many is not None,
+            bad_data=lambda: _found(batches, ahead) is not None,
         )
-        ahead = resources.enter_context(contextlib.closing(_on_device(run, batches)))
         ending = loop.run(run.step, run.frozen, ahead)
         if ending is Ending.BAD_DATA:
             checkpointer.wait()
-            raise _bad_data(batches.bad.too_many)
+            raise _bad_data(_found(batches, ahead))
     return ending, loop.step
 
 
@@ -197,8 +197,8 @@ def _batches(run: Run, start: Progress) -> Iterator[data.TrainBatches]:
         batches.close()
 
 
-def _on_device(run: Run, batches: data.TrainBatches) -> Any:
-    """Yields (batch, position after it) with the batch on the devices, two ahead of the loop."""
+def _on_device(run: Run, batches: data.TrainBatches) -> Prefetch:
+    """(batch, position after it) with the batch on the devices, two ahead of the loop."""
     layout = batch_sharding(run.mesh)
     rows = needed_rows(layout, run.batch_size)
 
@@ -207,16 +207,22 @@ def _on_device(run: Run, batches: data.TrainBatches) -> Any:
         arrays = to_global_arrays(batch, layout, batch_size=run.batch_size, rows=rows)
         return arrays, position.to_json()
 
-    return prefetch(batches, convert)
+    return Prefetch(batches, convert)
 
 
-def _bad_data(found: str | None) -> UserError:
+def _found(batches: data.TrainBatches, ahead: Prefetch) -> str | None:
+    """What this process can't use of the data; None if all is well."""
+    unreadable = str(ahead.error) if isinstance(ahead.error, UserError) else None
+    return batches.bad.too_many or unreadable
+
+
+def _bad_data(found: str | None) -> SharedError:
     """One error for all processes, each of which tells what it found."""
     everyone = gather({"host": socket.gethostname(), "found": found})
     if len(everyone) == 1:
-        return UserError(found)
+        return SharedError(found)
     named = [f"process {i} on {it['host']}: {it['found']}" for i, it in enumerate(everyone)]
-    return UserError(
+    return SharedError(
         "; ".join(line for line, it in zip(named, everyone, strict=True) if it["found"])
     )
 
