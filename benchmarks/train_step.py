@@ -4,6 +4,7 @@
     python benchmarks/train_step.py --device gpu         # bfloat16, paper widths, with MFU
     python benchmarks/train_step.py --cells prior --sides jax eager --threads 1 --blocks 2
     python benchmarks/train_step.py --cells prior --threads 2 --cold     # time to the first step
+    python benchmarks/train_step.py --threads 2 --sides split jax eager  # the batch split over cores
 
 Needs what tests/oracles/requirements.txt lists (`make oracles` installs it), and a C++ compiler for
 torch.compile. A step is the forward pass, mean squared error, backward pass and AdamW, on nets of
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("--device", choices=tuple(CELLS), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: by device")
     parser.add_argument("--cells", nargs="+", help=f"default: {CELLS}")
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=["jax", "eager", "compiled"])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="of a CPU")
     parser.add_argument("--batch", type=int, default=0, help="0: the cell's own")
     parser.add_argument("--blocks", type=int, default=8, help="of each side")
@@ -72,6 +73,7 @@ def main() -> None:
     for cell in args.cells or CELLS[args.device]:
         for threads in [os.cpu_count() or 1] if gpu else args.threads:
             name = cell if gpu else f"{cell}, {threads} threads"
+            name += ", split" if "split" in args.sides else ""
             name += ", cold" if args.cold else ""
             name += ", default malloc" if args.default_malloc else ""
             commands = {side: command(cell, side, args, threads) for side in args.sides}
