@@ -4,7 +4,7 @@
     python benchmarks/train_step.py --device gpu         # bfloat16, paper widths, with MFU
     python benchmarks/train_step.py --cells prior --sides jax eager --threads 1 --blocks 2
     python benchmarks/train_step.py --cells prior --threads 2 --cold     # time to the first step
-    python benchmarks/train_step.py --threads 2 --sides split jax eager  # the batch split over cores
+    python benchmarks/train_step.py --threads 2 --sides split jax eager  # a device for each core
 
 Needs what tests/oracles/requirements.txt lists (`make oracles` installs it), and a C++ compiler for
 torch.compile. A step is the forward pass, mean squared error, backward pass and AdamW, on nets of
