@@ -35,7 +35,8 @@ def test_a_new_block_is_its_skip_path(resample):
     block = ResBlock(8, resample, groups=4)
     params = block.init(jax.random.key(0), x, embedding)
     wanted = resampled(np.asarray(x), resample)
-    np.testing.assert_allclose(block.apply(params, x, embedding), wanted, rtol=1e-6)
+    # A mean of four is rounded at their size, which may be larger than its own.
+    np.testing.assert_allclose(block.apply(params, x, embedding), wanted, rtol=1e-6, atol=1e-7)
 
 
 def convolve(x, kernel, bias):
