@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=0, help="0: the cell's own")
     parser.add_argument("--blocks", type=int, default=8, help="of each side")
     parser.add_argument("--default-malloc", action="store_true")
+    parser.add_argument("--label", help="a name for the cells, beside those of other machines")
     parser.add_argument("--cold", action="store_true", help="time to the first step only")
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
@@ -76,6 +77,7 @@ def main() -> None:
             name += ", split" if "split" in args.sides else ""
             name += ", cold" if args.cold else ""
             name += ", default malloc" if args.default_malloc else ""
+            name += f", {args.label}" if args.label else ""
             commands = {side: command(cell, side, args, threads) for side in args.sides}
             setting = {"default_malloc": args.default_malloc, "cold": args.cold}
             with duel.side_environment(threads, **setting) as environment:

@@ -75,7 +75,6 @@ def test_freed_memory_is_kept_where_cpus_compute(monkeypatch, given, plugin, wan
 BLOCKS = """
 import resource, sys, threading
 import numpy as np
-from unclip_jax import cli
 from unclip_jax.cli import environment
 
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt

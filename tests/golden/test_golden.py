@@ -10,6 +10,7 @@ import pathlib
 
 import jax
 import pytest
+from presets import CASES, CLIP_OF
 
 from unclip_jax import stages
 from unclip_jax.cli.inspect_shardings import report
@@ -19,24 +20,6 @@ from unclip_jax.preflight.topology import tpu_topology
 from unclip_jax.training.optimizer import decay_mask
 
 HERE = pathlib.Path(__file__).parent
-
-PRESETS = {
-    "clip": (
-        *("tiny", "emoji", "karlo", "paper", "vit_b32", "vit_b16", "vit_l14", "vit_l14_336"),
-        *("vit_h14", "vit_h16", "vit_bigg14"),
-    ),
-    "prior": ("tiny", "emoji", "karlo", "paper"),
-    "decoder": ("tiny", "emoji", "emoji_64", "karlo", "paper"),
-    "upsampler": ("tiny", "emoji", "emoji_128", "emoji_256", "karlo", "paper_256", "paper_1024"),
-}
-CLIP_OF = {
-    "tiny": "tiny",
-    "emoji": "emoji",
-    "emoji_64": "emoji",
-    "karlo": "karlo",
-    "paper": "paper",
-}
-CASES = [(stage, variant) for stage, variants in PRESETS.items() for variant in variants]
 
 
 def compare(name, text):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from presets import CASES, CLIP_OF
 
 from unclip_jax import stages
 from unclip_jax.config import load_config
@@ -16,24 +17,6 @@ from unclip_jax.training.layout import state_shardings
 from unclip_jax.training.optimizer import learning_rate, make_optimizer
 from unclip_jax.training.state import init_state
 from unclip_jax.training.step import make_train_step
-
-PRESETS = {
-    "clip": (
-        *("tiny", "emoji", "karlo", "paper", "vit_b32", "vit_b16", "vit_l14", "vit_l14_336"),
-        *("vit_h14", "vit_h16", "vit_bigg14"),
-    ),
-    "prior": ("tiny", "emoji", "karlo", "paper"),
-    "decoder": ("tiny", "emoji", "emoji_64", "karlo", "paper"),
-    "upsampler": ("tiny", "emoji", "emoji_128", "emoji_256", "karlo", "paper_256", "paper_1024"),
-}
-CLIP_OF = {
-    "tiny": "tiny",
-    "emoji": "emoji",
-    "emoji_64": "emoji",
-    "karlo": "karlo",
-    "paper": "paper",
-}
-CASES = [(stage, variant) for stage, variants in PRESETS.items() for variant in variants]
 
 
 def build(stage, variant):

@@ -107,9 +107,9 @@ def decoder_config(model: DecoderModel, diffusion: Diffusion) -> Settings:
     _refuse(model.text_encoder != "clip", "decoder", "text_encoder", model.text_encoder, "clip")
     _refuse(model.null_text != "empty", "decoder", "null_text", model.null_text, "empty")
     _refuse(model.embedding_scale != "raw", "decoder", "embedding_scale", model.embedding_scale, "raw")  # fmt: skip  # noqa: E501
+    _refuse(model.space_to_depth != 1, "decoder", "space_to_depth", model.space_to_depth, 1)
     if not diffusion.learned_variance:
         raise UserError("UnCLIPPipeline takes decoders with learned_variance=True only")
-    _refuse(model.space_to_depth != 1, "decoder", "space_to_depth", model.space_to_depth, 1)
     attends = [size in model.attention_resolutions for size in model.resolutions]
     kinds = ["SimpleCrossAttn" if a else "Resnet" for a in attends]
     return {
