@@ -9,7 +9,7 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 from . import commands
@@ -150,13 +150,14 @@ class Attempt:
         delay = 0.5
         while True:
             try:
-                messages = self._messages(process)
-                while True:
-                    message = await asyncio.wait_for(anext(messages), _SILENCE_SECONDS)
-                    heard, delay = time.monotonic(), 0.5
-                    if "code" in message:
-                        self.ends.append(Exit(process, message["code"], message["reason"]))
-                        return
+                # Closed here: a loop that ends may not outlive what the collector would close.
+                async with contextlib.aclosing(self._messages(process)) as messages:
+                    while True:
+                        message = await asyncio.wait_for(anext(messages), _SILENCE_SECONDS)
+                        heard, delay = time.monotonic(), 0.5
+                        if "code" in message:
+                            self.ends.append(Exit(process, message["code"], message["reason"]))
+                            return
             except StopAsyncIteration:
                 lost = HostLost("the channel closed")
             except TimeoutError:
@@ -170,19 +171,20 @@ class Attempt:
             await asyncio.sleep(delay)
             delay = min(2 * delay, 5.0)
 
-    async def _messages(self, process: int) -> AsyncIterator[dict[str, Any]]:
+    async def _messages(self, process: int) -> AsyncGenerator[dict[str, Any], None]:
         """What the agent says of a process; log lines are written and shown on the way."""
         path = self.record.log(self.number, process)
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab", buffering=0) as log:
             argv = commands.follow(self.spec, self.number, process, log.seek(0, 2))
-            async for text in self._connection(process).lines(argv):
-                message = json.loads(text)
-                if "line" in message:
-                    line = message["line"].encode("utf-8", "surrogateescape")
-                    log.write(line)
-                    self._note(process, line.decode(errors="replace").rstrip("\r\n"))
-                yield message
+            async with contextlib.aclosing(self._connection(process).lines(argv)) as lines:
+                async for text in lines:
+                    message = json.loads(text)
+                    if "line" in message:
+                        line = message["line"].encode("utf-8", "surrogateescape")
+                        log.write(line)
+                        self._note(process, line.decode(errors="replace").rstrip("\r\n"))
+                    yield message
 
     def _note(self, process: int, line: str) -> None:
         match = self._progress.search(line)

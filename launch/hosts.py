@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,8 +31,8 @@ class Connection(Protocol):
         """Runs a command to its end."""
         ...
 
-    def lines(self, argv: Sequence[str]) -> AsyncIterator[str]:
-        """The lines that a command prints, as they come."""
+    def lines(self, argv: Sequence[str]) -> AsyncGenerator[str, None]:
+        """The lines that a command prints, as they come; closing it ends the command."""
         ...
 
     async def close(self) -> None:
@@ -56,7 +56,7 @@ class ThisMachine:
         assert child.returncode is not None
         return Ran(child.returncode, output, errors)
 
-    async def lines(self, argv: Sequence[str]) -> AsyncIterator[str]:
+    async def lines(self, argv: Sequence[str]) -> AsyncGenerator[str, None]:
         """The lines that a command prints, as they come."""
         child = await asyncio.create_subprocess_exec(
             *argv,

@@ -8,7 +8,7 @@ import asyncio
 import os
 import pathlib
 import shlex
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from unclip_jax.errors import UserError
@@ -45,7 +45,7 @@ class SshConnection:
             raise await self._lost(ConnectionError("connection lost"))
         return Ran(ran.exit_status, ran.stdout or b"", ran.stderr or b"")
 
-    async def lines(self, argv: Sequence[str]) -> AsyncIterator[str]:
+    async def lines(self, argv: Sequence[str]) -> AsyncGenerator[str, None]:
         """The lines that a command prints, as they come."""
         import asyncssh
 

@@ -10,7 +10,7 @@ import pathlib
 
 import jax
 import pytest
-from presets import CASES, CLIP_OF
+from presets import CASES, CLIP_OF, PRESETS
 
 from unclip_jax import stages
 from unclip_jax.cli.inspect_shardings import report

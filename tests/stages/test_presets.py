@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from presets import CASES, CLIP_OF
+from presets import CASES, CLIP_OF, PRESETS
 
 from unclip_jax import stages
 from unclip_jax.config import load_config
