@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8, UInt32
 from unclip_jax.config.schema import ClipModel, RunConfig
 from unclip_jax.core import images, rng
 from unclip_jax.diffusion import Known
-from unclip_jax.models import Clip, resize_for_clip
+from unclip_jax.models import Clip, fewer_multiplications, resize_for_clip
 from unclip_jax.stages.captions import Captions
 from unclip_jax.stages.clip import make_clip
 from unclip_jax.stages.decoder_drawing import DecoderRequest, sample_decoder
@@ -94,6 +94,7 @@ def draw_embeddings(
 
 
 @partial(jax.jit, static_argnames=("config", "clip_model"))
+@fewer_multiplications()
 def decode(
     setup: Setup,
     request: DecoderRequest,
@@ -107,6 +108,7 @@ def decode(
 
 
 @partial(jax.jit, static_argnames=("config", "clip_model"))
+@fewer_multiplications()
 def invert(
     setup: Setup,
     request: DecoderRequest,
@@ -122,6 +124,7 @@ def invert(
 
 
 @partial(jax.jit, static_argnames="config")
+@fewer_multiplications()
 def upsample(
     setup: Setup,
     pictures: UInt8[Array, "b l k 3"],

@@ -23,6 +23,7 @@ from unclip_jax.models.resize import resize_bicubic
 from unclip_jax.models.text_tower import TextFeatures, TextTower
 from unclip_jax.models.unet import UNet
 from unclip_jax.models.upsampler import Upsampler
+from unclip_jax.models.winograd import fewer_multiplications
 
 __all__ = [
     "CLIP_SIZES",
@@ -38,6 +39,7 @@ __all__ = [
     "clip_loss",
     "dot_product_attention",
     "encode_in_chunks",
+    "fewer_multiplications",
     "group_norm",
     "l2_normalize",
     "resize_bicubic",
