@@ -141,7 +141,7 @@ def keep(path: pathlib.Path, cell: str, results: Mapping[str, Any], **how: Any) 
     kept = json.loads(path.read_text()) if path.exists() else {}
     kept[cell] = {
         "date": datetime.date.today().isoformat(),
-        "machine": {"cpu": _cpu_name(), "cores": os.cpu_count(), "system": platform.platform()},
+        "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "system": platform.platform()},
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "load_average": os.getloadavg(),
         **how,
@@ -150,7 +150,7 @@ def keep(path: pathlib.Path, cell: str, results: Mapping[str, Any], **how: Any) 
     path.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     """The model name of the first core."""
     for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

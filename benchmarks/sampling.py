@@ -3,12 +3,14 @@
     python benchmarks/sampling.py                             # batch 1 and 8, float32, on a CPU
     python benchmarks/sampling.py --device gpu                # karlo's size, bfloat16
     python benchmarks/sampling.py --batch 1 --blocks 4        # one cell, added to the others
+    python benchmarks/sampling.py --batch 8 --sides split compiled   # a device for each core
     python benchmarks/sampling.py --size tiny --sides jax eager --out tiny.json
 
 Needs what tests/oracles/requirements.txt lists (`make oracles` installs it), and a C++ compiler for
 torch.compile. Weights, steps (25, 25 and 7) and guidance are the same on all sides, see
 sides/cascade.py; all run the same number of network calls. Tokens, the text tower and the
-conversion to 8 bit are included. "jax" compiles a program for each stage, "whole" one for all.
+conversion to 8 bit are included. "jax" compiles a program for each stage, "whole" one for all;
+"split" is "jax" with one device of JAX for each thread of a CPU.
 With torch.compile, diffusers' four networks are compiled for the batch's shape.
 
 How the sides take turns is in duel.py; "first after" in what is printed is the time from the start
@@ -24,19 +26,19 @@ import tempfile
 
 import duel
 
-SIDES = ("jax", "whole", "eager", "compiled")
+SIDES = ("jax", "split", "whole", "eager", "compiled")
 BATCHES = {"cpu": [1, 8], "gpu": [1, 16]}
 
 
 def command(folder: pathlib.Path, side: str, args: argparse.Namespace, threads: int) -> list[str]:
     """What starts one side of a cell but for its batch."""
-    ours = side in ("jax", "whole")
+    ours = side in ("jax", "split", "whole")
     script = duel.HERE / "sides" / ("jax_sample.py" if ours else "torch_sample.py")
     dtype = args.dtype or ("bfloat16" if args.device == "gpu" else "float32")
     found = [str(script), str(folder), "--device", args.device, "--threads", str(threads)]
     found += ["--dtype", dtype]
     found += ["--program", "whole" if side == "whole" else "stages"] if ours else []
-    return [*found, "--compile"] if side == "compiled" else found
+    return found + {"compiled": ["--compile"], "split": ["--split"]}.get(side, [])
 
 
 def write_cascade(size: str, folder: pathlib.Path) -> None:
@@ -73,6 +75,7 @@ def main() -> None:
         for batch in args.batch or BATCHES[args.device]:
             for threads in [os.cpu_count() or 1] if gpu else args.threads:
                 name = f"{size}, batch {batch}" + ("" if gpu else f", {threads} threads")
+                name += ", split" if "split" in args.sides else ""
                 name += ", cold" if args.cold else ""
                 name += ", default malloc" if args.default_malloc else ""
                 commands = {

@@ -26,7 +26,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import jax.numpy as jnp
-from train_step import cpu_name
+from duel import cpu_name
 
 from unclip_jax.config import load_config
 from unclip_jax.config.needs import BatchNeeds

@@ -11,8 +11,9 @@ PARSER = argparse.ArgumentParser()
 PARSER.add_argument("folder")
 PARSER.add_argument("--batch", type=int, required=True)
 PARSER.add_argument("--program", choices=("stages", "whole"), required=True)
+PARSER.add_argument("--split", action="store_true", help="a device for each thread of a CPU")
 ARGS = arguments(PARSER)
-choose_jax_platform(ARGS)
+choose_jax_platform(ARGS, devices=ARGS.threads if ARGS.split else 1)
 
 import jax  # noqa: E402
 from cascade import GUIDANCE, PROMPT, STEPS  # noqa: E402

@@ -32,6 +32,16 @@ def test_it_is_the_convolution_to_the_last_bit_where_sums_are_exact(shape):
     np.testing.assert_array_equal(found, direct(x, kernel))
 
 
+@pytest.mark.parametrize(("budget", "strips"), [(1, 6), (4 * 2 * 12 * 4 * 9 * 4 // 2, 2)])
+def test_strips_of_a_large_batch_meet_without_a_seam(monkeypatch, budget, strips):
+    monkeypatch.setattr(winograd, "_STRIP_BYTES", budget)
+    x, kernel = integers(0, 2, 12, 4, 5), integers(1, 3, 3, 5, 4)
+    compiled = jax.jit(winograd.convolve).lower(x, winograd.transform_kernel(kernel))
+    assert f"constant dense<{strips}>" in compiled.as_text()  # turns of the loop
+    found = winograd.convolve(x, winograd.transform_kernel(kernel))
+    np.testing.assert_array_equal(found, direct(x, kernel))
+
+
 def test_the_transformed_kernel_is_g_times_kernel_times_g():
     kernel = integers(2, 3, 3, 2, 3)
     g = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
@@ -44,7 +54,7 @@ def test_real_numbers_are_as_near_to_float64_as_xla_s_own():
     x = rng.normal(size=(2, 16, 16, 64)).astype(np.float32)
     kernel = (rng.normal(size=(3, 3, 64, 64)) / 24).astype(np.float32)
     wanted = direct(x, kernel)
-    plain = np.abs(winograd._convolve(x, kernel) - wanted).max()
+    plain = np.abs(winograd.plain_convolve(x, kernel) - wanted).max()
     ours = np.abs(winograd.convolve(x, winograd.transform_kernel(kernel)) - wanted).max()
     assert ours < 4 * plain
     assert ours < 1e-5

@@ -179,6 +179,26 @@ def test_the_batch_does_not_change_the_cost_of_an_example():
     assert small.activation_bytes == pytest.approx(large.activation_bytes, rel=1e-3)
 
 
+def test_arrays_fill_up_the_tiles_of_a_tpu():
+    """[B, 5, 1] and [B, 5, 7] take a whole tile of 8 x 128 for each example."""
+
+    def init(key):
+        return {"v": jnp.zeros(7), "w": jnp.zeros((5, 7))}
+
+    def loss(params, frozen, batch, keys):
+        x = batch["image_16"].astype(jnp.float32)[:, 0, :5, :1]
+        outer = x * params["v"][None, None]  # keeps x
+        return (jnp.square(outer) * params["w"][None]).sum((1, 2)), {}  # keeps [B, 5, 7]
+
+    toy = stages.Stage("toy", None, init, loss)
+    batch = {"image_16": shape(8, 16, 16, 3, dtype=jnp.uint8)}
+    exact, tiled = stage_cost(toy, {}, batch), stage_cost(toy, {}, batch, (8, 128))
+    matrices = (exact.activation_bytes / 4 - 5) / (5 * 7)
+    assert matrices in (1, 2, 3)
+    assert tiled.activation_bytes == 4 * (1 + matrices) * 8 * 128
+    assert tiled.flops == exact.flops
+
+
 def test_full_remat_reaches_the_decoders_own_text_encoder():
     """Each of its layers keeps its input alone for the backward pass."""
     tokens, width = 16, 32

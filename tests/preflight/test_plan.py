@@ -175,7 +175,7 @@ def test_remedies_fit_and_are_the_smallest_change(traces):
     remedy = smallest_remedy(now, tight, traces)
     assert len(remedy.settings.keys() - {"mesh.data"}) == 1
     assert forecast(apply(config, remedy.settings), tight, traces).fits(tight)
-    desperate = smallest_remedy(now, small_chips(pod, now.memory.frozen + state / 2), traces)
+    desperate = smallest_remedy(now, small_chips(pod, now.memory.frozen + 0.75 * state), traces)
     assert "mesh.fsdp" in desperate.settings
     assert len(desperate.settings) > 2
     assert smallest_remedy(now, small_chips(pod, 1000.0), traces) is None

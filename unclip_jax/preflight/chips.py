@@ -55,6 +55,11 @@ class Chip:
     unit: int = 64
 
     @property
+    def tile(self) -> tuple[int, int]:
+        """Rows and columns to whose multiples it fills up the last two sides of arrays in HBM."""
+        return (8, 128) if self.ring else (1, 1)
+
+    @property
     def peak(self) -> float:
         """Dense bfloat16 FLOP/s."""
         peak = peak_flops(self.kind)

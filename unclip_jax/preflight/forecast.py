@@ -20,7 +20,7 @@ from unclip_jax.preflight.traffic import Traffic, modelled_traffic
 from unclip_jax.stages.stage import Stage
 from unclip_jax.training.state import TrainState
 
-_TRACED_ROWS = 2
+_TRACED_ROWS = 8  # whole tiles of a TPU
 
 
 class Traces:
@@ -29,17 +29,17 @@ class Traces:
     def __init__(self, clip: ClipModel | None):
         self._clip = clip
         self._stages: dict[str, tuple[Stage, Shapes]] = {}
-        self._costs: dict[str, StageCost] = {}
+        self._costs: dict[tuple[str, tuple[int, int]], StageCost] = {}
         self._state: TrainState | None = None
 
-    def cost(self, config: RunConfig) -> StageCost:
-        """Of one example, under the config's remat policy."""
-        policy = config.model.remat
-        if policy not in self._costs:
+    def cost(self, config: RunConfig, tile: tuple[int, int]) -> StageCost:
+        """Of one example, under the config's remat policy, on chips with such tiles."""
+        key = config.model.remat, tile
+        if key not in self._costs:
             stage, frozen = self._stage(config)
             batch = abstract_batch(stage.needs, _TRACED_ROWS, self._clip)
-            self._costs[policy] = stage_cost(stage, frozen, batch)
-        return self._costs[policy]
+            self._costs[key] = stage_cost(stage, frozen, batch, tile)
+        return self._costs[key]
 
     def step(self, config: RunConfig, mesh: AnyMesh) -> AbstractStep:
         """The train step on a mesh, by the config's accumulation and remat policy."""
@@ -97,7 +97,7 @@ def forecast(config: RunConfig, topology: Topology, traces: Traces) -> Forecast:
             f"config.mesh: data={mesh.shape['data']} does not divide over the {topology.slices} "
             "slices, and fsdp and tensor stay inside one"
         )
-    step, cost = traces.step(config, mesh), traces.cost(config)
+    step, cost = traces.step(config, mesh), traces.cost(config, topology.chip.tile)
     itemsize = 2 if config.precision.compute == "bfloat16" else 4
     parts = config.train.accumulate
     rows = config.train.batch_size // (parts * math.prod(mesh.shape[a] for a in BATCH_AXES))

@@ -4,9 +4,13 @@ Activations are the residuals of `jax.vjp` of the loss under the model's own rem
 array that the forward pass hands to the backward pass and that depends on the batch. It is an upper
 bound for what a compiled step keeps: XLA recomputes cheap ones (casts, shifts) inside its fusions.
 Copies of weights in the compute dtype are counted apart, since they do not grow with the batch.
+
+TPUs keep arrays in tiles of 8 x 128 numbers, so short sequences, heads of 64 and few channels take
+more bytes than they have: sizes are those of arrays filled up to whole tiles.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -27,10 +31,10 @@ class StageCost:
       parameters: numbers that are trained.
       parameter_bytes: of one copy of them.
       flops: of one example.
-      activation_bytes: kept for the backward pass, of one example, at most.
+      activation_bytes: kept for the backward pass, of one example, at most, in whole tiles.
       weight_copy_bytes: kept for the backward pass whatever the batch, at most.
       block_numbers: results of products and reductions in the largest block that the backward pass
-        computes again, of one example; 0 without such blocks.
+        computes again, of one example, in whole tiles; 0 without such blocks.
       operations: of the forward pass.
     """
 
@@ -43,14 +47,15 @@ class StageCost:
     operations: tuple[Operation, ...]
 
 
-def stage_cost(stage: Stage, frozen: Any, batch: Any) -> StageCost:
+def stage_cost(stage: Stage, frozen: Any, batch: Any, tile: tuple[int, int] = (1, 1)) -> StageCost:
     """The cost of a stage on a batch; nothing is computed.
 
     Args:
       frozen, batch: what `stage.loss` takes, arrays or their shapes.
+      tile: rows and columns of the device's tiles; the batch should be a multiple of its rows.
     """
     params = jax.eval_shape(stage.init, jax.random.key(0))
-    activations, copies = _residual_bytes(stage, params, frozen, batch)
+    activations, copies = _residual_bytes(stage, params, frozen, batch, tile)
     closed, trained, of_batch = _traced_loss(stage, params, frozen, batch)
     rows = _rows(batch)
     return StageCost(
@@ -59,7 +64,7 @@ def stage_cost(stage: Stage, frozen: Any, batch: Any) -> StageCost:
         flops=flops_of(closed, trained).per(rows),
         activation_bytes=activations / rows,
         weight_copy_bytes=copies,
-        block_numbers=_largest_block(closed) / rows,
+        block_numbers=_largest_block(closed, tile) / rows,
         operations=tuple(operations(closed, trained, of_batch, rows)),
     )
 
@@ -75,15 +80,28 @@ def _traced_loss(
     return closed, [n == 0 for n in numbers], [n >= 2 for n in numbers]
 
 
-def _largest_block(closed: ClosedJaxpr) -> int:
+def _largest_block(closed: ClosedJaxpr, tile: tuple[int, int]) -> int:
     """Numbers in the results of the largest block under remat; elementwise work is fused."""
-    return max((_results(e) for e in equations(closed.jaxpr) if is_recomputed(e)), default=0)
+    blocks = (e for e in equations(closed.jaxpr) if is_recomputed(e))
+    return max((_results(block, tile) for block in blocks), default=0)
 
 
-def _results(block: Any) -> int:
+def _results(block: Any, tile: tuple[int, int]) -> int:
     counted = {*RULES, *REDUCTIONS}
     inside = (e for e in equations(body(block)) if e.primitive.name in counted)
-    return sum(variable.aval.size for equation in inside for variable in equation.outvars)
+    return sum(_numbers(var.aval.shape, tile) for equation in inside for var in equation.outvars)
+
+
+def _numbers(shape: tuple[int, ...], tile: tuple[int, int]) -> int:
+    """Of an array in whole tiles; vectors are not tiled."""
+    if len(shape) < 2:
+        return math.prod(shape)
+    *outer, rows, columns = shape
+    return math.prod(outer) * _up(rows, tile[0]) * _up(columns, tile[1])
+
+
+def _up(size: int, step: int) -> int:
+    return -(-size // step) * step
 
 
 def stage_flops(stage: Stage, frozen: Any, batch: Any) -> Flops:
@@ -97,7 +115,9 @@ def stage_flops(stage: Stage, frozen: Any, batch: Any) -> Flops:
     return count_flops(loss, params, frozen, batch, _keys(batch)).per(_rows(batch))
 
 
-def _residual_bytes(stage: Stage, params: Any, frozen: Any, batch: Any) -> tuple[int, int]:
+def _residual_bytes(
+    stage: Stage, params: Any, frozen: Any, batch: Any, tile: tuple[int, int]
+) -> tuple[int, int]:
     """Bytes of residuals that depend on the batch or its random draws, and of all others."""
 
     def residuals(batch: Any, keys: Any, params: Any, frozen: Any) -> list[Any]:
@@ -114,7 +134,7 @@ def _residual_bytes(stage: Stage, params: Any, frozen: Any, batch: Any) -> tuple
         for var, marked in zip(jaxpr.outvars, marks, strict=True)
         if not isinstance(var, Literal) and var not in arguments
     }
-    sizes = {var: var.aval.size * var.aval.dtype.itemsize for var in kept}
+    sizes = {var: _numbers(var.aval.shape, tile) * var.aval.dtype.itemsize for var in kept}
     activations = sum(size for var, size in sizes.items() if kept[var])
     return activations, sum(sizes.values()) - activations
 
