@@ -6,11 +6,10 @@ kernel takes 36. With the kernel g, the 4x4 values d that a tile sees, and * ele
     Y = A [(G g G') * (B d B')] A'        A: 2x4,  G: 4x3,  B: 4x4, entries 0, 1, -1 and 1/2
 
 summed over input channels, so that each of the 16 places is a matrix product of all tiles with the
-channels. G g G' does not depend on what is drawn: in a loop over steps, XLA takes it out. Tiles and
-products are four times the size of the map, so large batches go strip by strip, each in the cache.
+channels. G g G' does not depend on what is drawn: in a loop over steps, XLA takes it out.
 
 XLA's own convolutions are as fast as matrix products on a CPU, so multiplications are what is left
-to save. Training stays as it is: gradients of kernels have no such form.
+to save. Tiles and products take four times the memory of the map. Training keeps XLA's own.
 
 Source: Lavin and Gray 2015 (arXiv 1509.09308), section 4.1.
 """
@@ -27,7 +26,6 @@ from jaxtyping import Array, Float
 # Of an example, so that its picture does not depend on others. A layer takes some 0.3 s more to
 # compile: with fewer, it would take a thousand steps to win that back.
 _LEAST_FLOPS = 2**25
-_STRIP_BYTES = 2**23  # of tiles and products; the last cache of most CPUs holds them
 
 
 @contextlib.contextmanager
@@ -62,33 +60,7 @@ def convolve(
     x: Float[Array, "b h w c"], transformed: Float[Array, "4 4 c o"]
 ) -> Float[Array, "b h w o"]:
     """The convolution of a map of even sides, zeros around it, with a transformed kernel."""
-    b, h, w, c = x.shape
-    strips = _strips(h // 2, 4 * b * h * w * (c + transformed.shape[-1]) * x.dtype.itemsize)
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    if strips == 1:
-        return _convolve_padded(x, transformed)
-    rows = h // strips
-
-    def add(i: Array, y: Array) -> Array:
-        strip = lax.dynamic_slice_in_dim(x, i * rows, rows + 2, axis=1)
-        found = _convolve_padded(strip, transformed)
-        return lax.dynamic_update_slice_in_dim(y, found, i * rows, axis=1)
-
-    # Strips of all examples, not examples: a batch may be split over devices.
-    empty = jnp.zeros((b, h, w, transformed.shape[-1]), x.dtype)
-    return lax.fori_loop(0, strips, add, empty)
-
-
-def _strips(tile_rows: int, size: int) -> int:
-    """Into how many equal strips whole rows of tiles are parted, for `size` bytes in all."""
-    return next(
-        n
-        for n in range(1, tile_rows + 1)
-        if not tile_rows % n and (size <= n * _STRIP_BYTES or n == tile_rows)
-    )
-
-
-def _convolve_padded(x: Array, transformed: Array) -> Array:
     # One side after the other: XLA compiles this in half the time that both at once take.
     d = jnp.stack(_input_side(_taps(x, axis=1)))
     d = jnp.stack(_input_side(_taps(d, axis=3)), axis=1)
