@@ -14,7 +14,6 @@ from unclip_jax.models import Decoder, TextTower, UNet
 from unclip_jax.models.conditioning import ImageConditioning
 
 VECTORS = pathlib.Path(__file__).parents[1] / "vectors" / "unet_decoder.npz"
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 LENGTH = 4
 TOWER = TextTower(8, 1, 2, context_length=LENGTH, vocab_size=32, eot_id=31)
 
@@ -45,7 +44,7 @@ def network(request, random_params):
     decoder = make(request.param)
     given = inputs(text_encoder=request.param)
     params = random_params(lambda: decoder.init(jax.random.key(0), **given))
-    return request.param, jit(lambda given: decoder.apply({"params": params}, **given))
+    return request.param, jax.jit(lambda given: decoder.apply({"params": params}, **given))
 
 
 def rows_that_change(apply, first, second):
@@ -62,7 +61,7 @@ def test_equals_diffusers_recorded_outputs(random_params):
     unet = UNet(6, 8, (1, 2, 3), 2, (2, 4), head_dim=4, norm_groups=4)
     decoder = Decoder(unet, 24, null_text="none")
     params = random_params(lambda: decoder.init(jax.random.key(0), **recorded))
-    apply = jit(lambda drop: decoder.apply({"params": params}, **recorded, drop_image=drop))
+    apply = jax.jit(lambda drop: decoder.apply({"params": params}, **recorded, drop_image=drop))
     for dropped in (False, True):
         error = np.abs(apply(jnp.full(2, dropped)) - wanted[dropped]).max()
         assert error < 1e-5 * np.abs(wanted[dropped]).max()
@@ -142,13 +141,13 @@ def test_the_trained_tower_decides_whether_padding_is_context(random_params, pad
     decoder = Decoder(unet, 8, text_encoder="trained", text_tower=tower, pooled_text=False)
     given = inputs(text_encoder="trained")
     params = random_params(lambda: decoder.init(jax.random.key(0), **given))
-    got = jit(lambda given: decoder.apply({"params": params}, **given))(given)
+    got = jax.jit(lambda given: decoder.apply({"params": params}, **given))(given)
 
     z = ImageConditioning(8, unet.embedding_width)
     tokens, embedding = z.apply({"params": params["image"]}, given["image_embedding"], None)
     text = tower.apply({"params": params["text_tower"]}, given["tokens"])
     visible = np.ones((2, LENGTH), bool) if padding == "learned" else np.asarray(text.mask)
-    wanted = jit(unet.apply)(
+    wanted = jax.jit(unet.apply)(
         {"params": params["unet"]},
         given["x_t"],
         given["t"],
@@ -169,7 +168,7 @@ def test_a_dropped_image_is_the_null_embedding(random_params):
         explicit = given | {"image_embedding": np.tile(null, (2, 1)).astype(np.float32)}
         if null_image == "learned":
             params["image"]["null"] = null
-        apply = jit(lambda given, p=params, d=decoder: d.apply({"params": p}, **given))
+        apply = jax.jit(lambda given, p=params, d=decoder: d.apply({"params": p}, **given))
         dropped = apply(given | drop((True, True)))
         np.testing.assert_allclose(dropped, apply(explicit | drop()), rtol=1e-5, atol=1e-6)
 
@@ -186,7 +185,7 @@ def test_extra_tokens_are_in_karlos_order():
 
 def test_a_new_decoder_starts_with_zero_nulls():
     unet = UNet(2, 8, (1,), 1, (), head_dim=4, norm_groups=4)
-    params = jit(Decoder(unet, 8).init)(jax.random.key(0), **inputs())["params"]
+    params = jax.jit(Decoder(unet, 8).init)(jax.random.key(0), **inputs())["params"]
     assert not params["image"]["null"].any()
     assert not params["text"]["null_pooled"].any()
     assert not params["unet"]["conv_out"]["kernel"].any()
@@ -198,7 +197,7 @@ def test_dropout_is_per_example_and_needs_keys(random_params):
     decoder, given = make("none"), inputs(text_encoder="none")
     params = random_params(lambda: decoder.init(jax.random.key(0), **given))
 
-    @functools.partial(jit, static_argnames="deterministic")
+    @functools.partial(jax.jit, static_argnames="deterministic")
     def apply(given, keys, deterministic=False):
         return decoder.apply(
             {"params": params}, **given, deterministic=deterministic, dropout_keys=keys

@@ -56,7 +56,8 @@ def test_who_sees_later_tokens(kind, backwards):
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_the_vector_is_read_at_the_end_of_text_or_at_the_last_position(kind):
     apply, variables = build(kind)
-    features = apply(variables, TOKENS)
+    with jax.disable_jit():  # compiled, each of the two may have its own copy of the last norm
+        features = apply(variables, TOKENS)
     wanted = [5, 5] if kind == "learned" else [2, 5]
     for row, position in enumerate(wanted):
         np.testing.assert_array_equal(features.embedding[row], features.states[row, position])

@@ -14,9 +14,6 @@ from unclip_jax.models.resize import depth_to_space, space_to_depth
 from unclip_jax.models.spatial_attention import SpatialAttention
 from unclip_jax.models.unet import UNet
 
-# The tests compile more than they run, so the compiler need not try hard.
-FAST = {"xla_backend_optimization_level": 0}
-jit = functools.partial(jax.jit, compiler_options=FAST)
 ONE_LEVEL = {"multipliers": (1,), "attention_factors": (1,)}
 TINY = {"out_channels": 2, "channels": 8, "multipliers": (1, 2), "depth": 1}
 TINY |= {"attention_factors": (2,), "head_dim": 4, "norm_groups": 4}
@@ -133,8 +130,8 @@ def test_published_sizes(claim):
 
 def test_a_new_network_predicts_zero_at_any_size_that_can_be_halved():
     net = UNet(**TINY | {"depth": 0})
-    variables = jit(net.init)(jax.random.key(0), **inputs())
-    predicted = jit(net.apply)(variables, **inputs(12))
+    variables = jax.jit(net.init)(jax.random.key(0), **inputs())
+    predicted = jax.jit(net.apply)(variables, **inputs(12))
     np.testing.assert_array_equal(predicted, np.zeros((2, 12, 12, 2)))
     with pytest.raises(UserError, match=r"9 x 9 px .* divisible by 2"):
         net.init(jax.random.key(0), **inputs(9))
@@ -165,7 +162,7 @@ def test_gradients_equal_finite_differences_in_float64(random_params, claim):
         to64 = lambda tree: jax.tree.map(lambda v: jnp.asarray(v, jnp.float64), tree)  # noqa: E731
         params, given = to64(params), inputs(dtype=np.float64)
         direction = to64(random_params(lambda: {"params": params}, seed=1))
-        step = jit(jax.value_and_grad(loss))
+        step = jax.jit(jax.value_and_grad(loss))
         _, gradient = step(params, given)
         shifted = [
             step(jax.tree.map(lambda p, d, h=h: p + h * d, params, direction), given)[0]
@@ -186,7 +183,7 @@ def test_remat_changes_memory_and_no_number(random_params):
     for policy in ("none", "norms", "full"):
         loss, net = loss_of(remat=policy, **ONE_LEVEL)
         params = params_of(net, random_params)
-        results[policy] = jit(jax.value_and_grad(loss))(params, given)
+        results[policy] = jax.jit(jax.value_and_grad(loss))(params, given)
         residuals = jax.eval_shape(lambda p, f=loss: jax.vjp(lambda p: f(p, given), p)[1], params)
         stored[policy] = trees.count(residuals) - trees.count(params)
     for policy in ("norms", "full"):
@@ -224,7 +221,7 @@ def test_bfloat16_outputs_are_close_to_float32(random_params):
     outputs = {}
     for dtype in (jnp.float32, jnp.bfloat16):
         net = UNet(**TINY, dtype=dtype)
-        outputs[dtype] = np.asarray(jit(net.apply)({"params": params}, **inputs()))
+        outputs[dtype] = np.asarray(jax.jit(net.apply)({"params": params}, **inputs()))
         assert outputs[dtype].dtype == np.float32
     exact, rounded = outputs.values()
     error = np.sqrt(np.mean((rounded - exact) ** 2) / np.mean(exact**2))

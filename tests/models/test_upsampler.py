@@ -1,6 +1,5 @@
 """Upsamplers: diffusers' recorded outputs, Pillow's bicubic filter, crops, and the noise level."""
 
-import functools
 import pathlib
 
 import jax
@@ -14,7 +13,6 @@ from unclip_jax.errors import UserError
 from unclip_jax.models import EfficientUNet, UNet, Upsampler, resize_bicubic
 
 VECTORS = pathlib.Path(__file__).parents[1] / "vectors" / "unet_upsampler.npz"
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 TINY = UNet(3, 8, (1, 2), 1, (), mid_attention=False, norm_groups=4)
 
 
@@ -32,7 +30,7 @@ def build(random_params, unet=TINY, **options):
     upsampler = Upsampler(unet, **options)
     level = {"noise_level": np.zeros(2, np.float32)} if options else {}
     params = random_params(lambda: upsampler.init(jax.random.key(0), **inputs(16), **level))
-    return jit(lambda given: upsampler.apply({"params": params}, **given))
+    return jax.jit(lambda given: upsampler.apply({"params": params}, **given))
 
 
 @pytest.mark.parametrize("size", [(20, 12), (5, 7), (10, 30), (3, 2)])
@@ -54,7 +52,7 @@ def test_equals_diffusers_recorded_outputs(random_params):
     unet = UNet(3, 8, (1, 2, 3), 2, (), mid_attention=False, scale_shift=False, norm_groups=4)
     upsampler = Upsampler(unet)
     params = random_params(lambda: upsampler.init(jax.random.key(0), **recorded))
-    got = jit(lambda given: upsampler.apply({"params": params}, **given))(recorded)
+    got = jax.jit(lambda given: upsampler.apply({"params": params}, **given))(recorded)
     assert np.abs(got - wanted).max() < 1e-5 * np.abs(wanted).max()
 
 
@@ -73,8 +71,8 @@ def test_an_image_of_the_right_size_is_taken_as_it_is(random_params):
     upsampler = Upsampler(TINY)
     params = random_params(lambda: upsampler.init(jax.random.key(0), **given))
     x = np.concatenate([given["x_t"], given["low_res"]], axis=-1)
-    wanted = jit(TINY.apply)({"params": params["unet"]}, x, given["t"])
-    got = jit(lambda given: upsampler.apply({"params": params}, **given))(given)
+    wanted = jax.jit(TINY.apply)({"params": params["unet"]}, x, given["t"])
+    got = jax.jit(lambda given: upsampler.apply({"params": params}, **given))(given)
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
 

@@ -50,11 +50,7 @@ class Run:
     @functools.cached_property
     def compiled(self):
         with jax.set_mesh(self.mesh):
-            lowered = self.step.lower(self.state, self.frozen, self.batch)
-            # What is partitioned stays the same; machine code is made in a third of the time.
-            return lowered.compile(
-                {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-            )
+            return self.step.lower(self.state, self.frozen, self.batch).compile()
 
     @functools.cached_property
     def sent(self):
