@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-# Of an example, so that its picture does not depend on others. A layer takes some 0.3 s more to
+# Of an example, so that its picture does not depend on others. A layer takes 0.2 to 1 s more to
 # compile: with fewer, it would take a thousand steps to win that back.
 _LEAST_FLOPS = 2**25
 
