@@ -126,13 +126,13 @@ def test_a_tpu_is_taken_away_and_the_run_goes_on(
     thread = threading.Thread(target=run)
     thread.start()
     steps = tpus.lab.shared / "w" / "steps-2"
-    wait_until(lambda: ended or (steps.exists() and len(steps.read_text().split()) > 5), 60)
+    wait_until(lambda: ended or (steps.exists() and len(steps.read_text().split()) > 5), 120)
     assert not ended, (ended, said)
     if shutil.which("gcloud"):
         assert log_in(tpus, record, tmp_path) == ["h1", "h2", "h3"]
     tpus.state = "PREEMPTED"
     tpus.lab.kill("h3")
-    wait_until(lambda: tpus.created == 2, 60)
+    wait_until(lambda: tpus.created == 2, 120)
     tpus.lab.start_sshd("h3")
     thread.join(timeout=300)
     assert ended == [ExitClass.DONE], said
