@@ -50,7 +50,7 @@ def test_real_numbers_are_as_near_to_float64_as_xla_s_own():
     assert ours < 1e-5
 
 
-def convolutions(layer, x, platform="cpu", kept=True):
+def convolutions(layer, x, platform="cpu"):
     """How many convolutions of XLA's own a layer has inside the context."""
     params = jax.eval_shape(layer.init, jax.random.key(0), x)
 
