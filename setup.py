@@ -51,6 +51,7 @@ EXTRAS = {
     "test": [
         "pytest>=9,<10",
         "pytest-xdist>=3.8,<4",
+        "packaging>=25",
         "beartype>=0.22,<1",
         "webdataset>=1.0.2,<2",
         "scipy>=1.16,<2",
