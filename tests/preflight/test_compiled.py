@@ -99,3 +99,22 @@ def test_a_topology_that_libtpu_does_not_know_is_one_line():
             tpu_topology("v5e:3x5"),
             compiling=True,
         )
+
+
+def test_moments_on_the_host_leave_the_chip():
+    """One slice of them at a time is fetched; compiled, their room on the chip is free."""
+    clip, pod = load_config("clip:tiny").model, tpu_topology("v5e:2x2")
+    plans = {
+        where: make_plan(
+            load_config("prior:tiny", SMALL | {"mesh.moments": where, "model.layers": "12"}),
+            clip,
+            pod,
+            compiling=True,
+        )
+        for where in ("device", "host")
+    }
+    here, there = (plans[where].answer.compiled.memory for where in ("device", "host"))
+    assert here.host == 0
+    assert there.host + there.optimizer == here.optimizer
+    assert here.total - there.total > 0.8 * there.host
+    assert "moments on the host" in report(plans["host"], attained=0.5)

@@ -18,6 +18,7 @@ from unclip_jax.parallel import batch_sharding, make_mesh
 from unclip_jax.parallel.collectives import collectives
 from unclip_jax.training import ema
 from unclip_jax.training.layout import state_shardings
+from unclip_jax.training.optimizer import Optimizer
 from unclip_jax.training.state import init_state
 from unclip_jax.training.step import make_train_step
 
@@ -65,7 +66,7 @@ def start(stage, batch, *, accumulate=1, frozen=None, draw=True, tx=None, **axes
 
     Args:
       draw: False fills parameters by numpy: the program that draws them need not be compiled.
-      tx: the optimiser, AdamW by default.
+      tx: the optimiser, AdamW without clips by default.
     """
     config = Mesh(**{"min_size": 1000, "max_whole": 0.5, **axes})
     count = int(np.prod([s for a in ("data", "fsdp", "tensor") if (s := axes.get(a, 1)) > 0]))
@@ -73,7 +74,7 @@ def start(stage, batch, *, accumulate=1, frozen=None, draw=True, tx=None, **axes
     if config.fsdp > 1:
         stage = stages.with_rows_over(stage, ("data", "fsdp"))
     schedule = optax.constant_schedule(1e-3)
-    tx = tx or optax.adamw(schedule)
+    tx = tx or Optimizer((), optax.adamw(schedule))
     init = functools.partial(init_state, stage, tx, jax.random.key(0))
     with jax.set_mesh(mesh):
         layout = state_shardings(jax.eval_shape(init), config, mesh)

@@ -1,6 +1,5 @@
 """Updates that are not finite: left out on the device, counted, rolled back, and given up on."""
 
-import dataclasses
 import io
 import json
 import math
@@ -106,7 +105,7 @@ def by_hand(run, frozen, batches):
     return float(state.params["w"])
 
 
-def test_the_choice_keeps_every_bit_of_the_old_state_but_the_step():
+def test_the_choice_keeps_every_bit_of_the_old_state():
     old = TrainState(jnp.int32(4), {"w": jnp.arange(3.0)}, {"w": jnp.ones(3)}, {"mu": jnp.ones(2)})
     new = TrainState(
         jnp.int32(5),
@@ -116,8 +115,8 @@ def test_the_choice_keeps_every_bit_of_the_old_state_but_the_step():
         ),
     )
     for values, expected in (
-        ((jnp.float32(1), jnp.float32(jnp.nan)), dataclasses.replace(old, step=new.step)),
-        ((jnp.float32(jnp.inf), jnp.float32(1)), dataclasses.replace(old, step=new.step)),
+        ((jnp.float32(1), jnp.float32(jnp.nan)), old),
+        ((jnp.float32(jnp.inf), jnp.float32(1)), old),
         ((jnp.float32(1), jnp.float32(2)), new),
     ):
         kept = jax.jit(keep_if_finite)(all_finite(*values), new, old)

@@ -1,7 +1,6 @@
 """The same run on any mesh, and what its compiled step sends between devices.
 
-The stage is a transformer of two scanned layers that predicts noise drawn from each example's key:
-it has all that partitioning can get wrong, and compiles in seconds. CLIP, whose loss compares
+The stage is `toy_transformer`; CLIP, whose loss compares
 examples, comes at the end.
 """
 
@@ -14,42 +13,21 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from mesh_runs import COMPLAINT, compiled_anew, losses, start
+from toy_transformer import LAYERS, LENGTH, ROWS, WIDTH, toy_batch, toy_stage
 
 from unclip_jax import stages
 from unclip_jax.config import load_config
 from unclip_jax.config.needs import BatchNeeds
 from unclip_jax.config.schema import Mesh
-from unclip_jax.core import rng, trees
-from unclip_jax.models.transformer import Transformer
+from unclip_jax.core import trees
 from unclip_jax.parallel import make_mesh
 from unclip_jax.parallel.collectives import bytes_by_kind
 from unclip_jax.stages.objective import diffusion_loss
 from unclip_jax.stages.stage import Stage
 
-ROWS, LENGTH, WIDTH, LAYERS = 16, 4, 32, 2
 KERNELS = 12 * WIDTH**2  # of one layer: qkv, attention_out, mlp_in, mlp_out
 VECTORS = 13 * WIDTH  # its biases and norms
 FLOAT = 4
-
-
-def toy_stage():
-    net = Transformer(layers=LAYERS, heads=2, scan_layers=True)
-
-    def init(key):
-        return {"transformer": net.init(key, jnp.zeros((1, LENGTH, WIDTH)))["params"]}
-
-    def loss(params, frozen, batch, keys):
-        noise = rng.normal(keys, (LENGTH, WIDTH))
-        out = net.apply({"params": params["transformer"]}, batch["x"] + noise)
-        losses = jnp.mean((out - noise) ** 2, axis=(1, 2))
-        return losses, {"upper": (losses, (batch["x"][:, 0, 0] > 0).astype(jnp.float32))}
-
-    return Stage("toy", BatchNeeds(), init, loss)
-
-
-def toy_batch():
-    x = np.random.default_rng(0).normal(size=(ROWS, LENGTH, WIDTH))
-    return {"x": x.astype(np.float32)}
 
 
 MESHES = {

@@ -1,5 +1,6 @@
 """The loop on real (tiny) shards: a stopped run goes on as if nothing had happened."""
 
+import functools
 import json
 import pathlib
 
@@ -99,6 +100,19 @@ def test_a_run_leaves_what_it_promises(uninterrupted):
     for name, value in facts[0]["startup"].items():
         assert value == records[0][f"startup/{name}"]
     assert any((workdir / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("waiting", [("host", "device"), ("device", "host"), ("host", "host")])
+def test_moments_may_move_to_the_host_and_back_when_a_run_goes_on(
+    waiting, shards, tmp_path, uninterrupted
+):
+    _, _, (expected, _) = uninterrupted
+    for where, steps in zip(waiting, ("3 steps", "6 steps"), strict=True):
+        there = {"mesh.moments": where, "mesh.min_size": "700"}  # a row has 768
+        _, (params, step) = run(toy_config(shards, **there, **{"train.duration": steps}), tmp_path)
+    assert step == 6
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-8)
+    jax.tree.map(close, params, expected)
 
 
 def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(shards, tmp_path, uninterrupted):

@@ -56,7 +56,9 @@ def accumulated(parts):
 @functools.cache
 def run(build, accumulate=1, **axes):
     stage, batch = build(accumulate)
-    return start(stage, batch, accumulate=accumulate, draw=False, tx=optax.sgd(1e-3), **axes)
+    return start(
+        stage, batch, accumulate=accumulate, draw=False, tx=Optimizer((), optax.sgd(1e-3)), **axes
+    )
 
 
 @functools.cache

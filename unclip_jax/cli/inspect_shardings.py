@@ -11,7 +11,6 @@ Example:
 import argparse
 import dataclasses
 import math
-from typing import Any
 
 import jax
 import optax
@@ -22,6 +21,7 @@ from unclip_jax.cli.config_arguments import add_config_arguments, config_from
 from unclip_jax.config import RunConfig
 from unclip_jax.config.schema import ClipModel
 from unclip_jax.core import trees
+from unclip_jax.core.memories import HOST
 from unclip_jax.errors import UserError
 from unclip_jax.parallel import abstract_mesh, check_batch_size, whole_share
 from unclip_jax.training import ema
@@ -78,19 +78,18 @@ def _totals(state: TrainState, layout: TrainState) -> list[str]:
     lines = []
     for field in dataclasses.fields(TrainState):
         tree, shardings = getattr(state, field.name), getattr(layout, field.name)
-        total, held = _bytes(tree, None), _bytes(tree, shardings)
+        placed, flat = trees.flatten(shardings), trees.flatten(tree)
+        total = sum(x.size * x.dtype.itemsize for x in flat.values())
+        held = {
+            path: math.prod(placed[path].shard_shape(x.shape)) * x.dtype.itemsize
+            for path, x in flat.items()
+        }
         if total > 4:
             share = whole_share(tree, shardings)[0]
+            waiting = sum(n for path, n in held.items() if placed[path].memory_kind == HOST)
             lines.append(
-                f"{field.name}: {total:,} B, {held:,} B a device, {share:.2%} whole on every device"
+                f"{field.name}: {total:,} B, {sum(held.values()) - waiting:,} B a device"
+                + (f" and {waiting:,} B on its host" if waiting else "")
+                + f", {share:.2%} whole on every device"
             )
     return lines
-
-
-def _bytes(tree: Any, shardings: Any) -> int:
-    placed = trees.flatten(shardings) if shardings is not None else {}
-    total = 0
-    for path, leaf in trees.flatten(tree).items():
-        shape = placed[path].shard_shape(leaf.shape) if placed else leaf.shape
-        total += math.prod(shape) * leaf.dtype.itemsize
-    return total

@@ -20,6 +20,7 @@ def check(config: RunConfig) -> None:
             raise UserError(message)
 
 
+ELEMENTWISE = ("adamw", "lion")  # optimisers that treat every number by itself
 MAX_POWER_LENGTH = 0.28  # of an average over all of a run alike: 1/sqrt(12)
 
 _POSITIVE_FAULTS = (
@@ -167,6 +168,15 @@ def _lora(c: RunConfig) -> str | None:
     return None
 
 
+def _moments(c: RunConfig) -> str | None:
+    if c.mesh.moments == "host" and c.optim.name not in ELEMENTWISE:
+        return (
+            f"config.mesh.moments=host: moments are updated in slices, which config.optim.name="
+            f"{c.optim.name} can't be; {' and '.join(ELEMENTWISE)} can"
+        )
+    return None
+
+
 def _averages(c: RunConfig) -> str | None:
     e = c.ema
     for decay in (e.decay, *e.others):
@@ -201,6 +211,7 @@ RULES: tuple[Callable[[RunConfig], str | None], ...] = (
     _noise_schedule,
     _accumulation,
     _frozen_clip,
+    _moments,
     _averages,
     _init,
     _lora,

@@ -259,6 +259,7 @@ class Mesh:
     tensor: int = 1
     slices: int = -1  # groups of devices that only `data` may cross; -1: as TPUs report
     fsdp_splits: Literal["everything", "optimizer"] = "everything"  # "optimizer": weights whole
+    moments: Literal["device", "host"] = "device"  # where they are between updates
     min_size: int = 65536  # arrays of fewer elements stay whole over `fsdp`
     max_whole: float = 0.2  # more than this share of the state whole on every device is an error
 

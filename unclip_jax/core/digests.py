@@ -19,11 +19,17 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, UInt32
 
 from unclip_jax.core import trees
+from unclip_jax.core.memories import fetched
 
 
 def digests(tree: Any) -> dict[str, str]:
     """{path of a leaf: 16 hexadecimal digits} of a tree of arrays; all processes must take part."""
-    pending = {path: _compiled(_mesh_of(leaf))(leaf) for path, leaf in trees.flatten(tree).items()}
+    pending = {}
+    for path, leaf in trees.flatten(tree).items():
+        array = fetched(leaf)
+        pending[path] = _compiled(_mesh_of(leaf))(array)
+        if array is not leaf:  # no more than one copy at a time
+            jax.block_until_ready(pending[path])
     return {path: _hex(np.asarray(pair)) for path, pair in pending.items()}
 
 

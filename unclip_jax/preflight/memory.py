@@ -18,13 +18,14 @@ from typing import Any
 import jax
 
 from unclip_jax.core import trees
+from unclip_jax.core.memories import HOST
 from unclip_jax.preflight.stage_cost import StageCost
 from unclip_jax.training.program import Program
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes on one chip."""
+    """Bytes on one chip; `host`, of its moments that wait in its host's memory, are beside them."""
 
     parameters: float
     optimizer: float
@@ -33,11 +34,12 @@ class Memory:
     batch: float
     activations: float
     temporaries: float
+    host: float
 
     @property
     def total(self) -> float:
-        """All of it."""
-        return sum(dataclasses.astuple(self))
+        """All that is on the chip."""
+        return sum(dataclasses.astuple(self)) - self.host
 
 
 def analytic_memory(
@@ -74,15 +76,17 @@ def _known(program: Program, frozen: Any, batch: Any) -> dict[str, float]:
         "averages": held(state.ema_params) + held(state.averages),
         "frozen": held(frozen),
         "batch": held(batch),
+        "host": held(state.opt_state, on_host=True),
     }
 
 
-def held(tree: Any) -> float:
-    """Bytes of a tree of shapes with shardings that one device holds."""
+def held(tree: Any, *, on_host: bool = False) -> float:
+    """Bytes of a tree of shapes with shardings that one device holds, or has on its host."""
     return float(
         sum(
             math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
             for leaf in jax.tree.leaves(tree)
+            if (leaf.sharding.memory_kind == HOST) == on_host
         )
     )
 

@@ -93,6 +93,12 @@ def _memory(answer: Answer, topology: Topology) -> list[str]:
         + (f"{compiled.total / GIB:10.3f}" if compiled else "")
         + f"  of {hbm / GIB:.2f}"
     )
+    if model.host:
+        rows.append(
+            f"  {'moments on the host':22}{model.host / GIB:9.3f}"
+            + " " * 10 * bool(compiled)
+            + "  there and back every step, which the time below leaves out"
+        )
     return [*rows, _verdict(answer, topology)]
 
 

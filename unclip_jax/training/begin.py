@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from unclip_jax import data
@@ -24,6 +23,7 @@ from unclip_jax.errors import UserError
 from unclip_jax.parallel import replicated
 from unclip_jax.stages.stage import Stage
 from unclip_jax.training.checkpoint import Checkpointer, Progress, directory
+from unclip_jax.training.optimizer import Optimizer
 from unclip_jax.training.restore import complete_steps, newest_whole
 from unclip_jax.training.state import TrainState, init_state
 
@@ -115,7 +115,7 @@ class Fresh:
     """How a new state is made: drawn from the seed, with the initial parameters put in."""
 
     stage: Stage
-    tx: optax.GradientTransformation
+    tx: Optimizer
     seed: int
     layout: TrainState
     initial: Initial | None

@@ -7,10 +7,10 @@ were left out, the run goes back to a checkpoint before the first of them and on
 behind the last of them; after `max_rollbacks` of that it stops.
 """
 
-import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,6 @@ from jaxtyping import Array, Bool, Float
 
 from unclip_jax.config.schema import Faults
 from unclip_jax.errors import Diverged
-from unclip_jax.training.state import TrainState
 
 Skip = tuple[int, str | None, str | None]  # step, data position before its batch, and after it
 
@@ -29,10 +28,9 @@ def all_finite(*values: Float[Array, ""]) -> Bool[Array, ""]:
     return jnp.all(jnp.isfinite(jnp.stack(values)))
 
 
-def keep_if_finite(finite: Bool[Array, ""], new: TrainState, old: TrainState) -> TrainState:
-    """`new` where `finite`, else `old` with the step counter of `new`."""
-    kept = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
-    return dataclasses.replace(kept, step=new.step)
+def keep_if_finite(finite: Bool[Array, ""], new: Any, old: Any) -> Any:
+    """`new` where `finite`, else `old`; trees of arrays."""
+    return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
 
 
 class Guard:

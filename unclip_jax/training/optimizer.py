@@ -5,6 +5,7 @@ are left alone, as in CLIP and GPT. Biases and gains go by their names, since la
 scan give them a second dimension.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -47,7 +48,35 @@ def decay_mask(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
-def make_optimizer(config: Optim, schedule: optax.Schedule) -> optax.GradientTransformation:
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """A gradient transformation of two kinds of parts, as `optax.chain(*clips, rule)`.
+
+    Attributes:
+      clips: of gradients, by unit and by global norm; they remember nothing.
+      rule: the optimiser.
+    """
+
+    clips: tuple[optax.GradientTransformation, ...]
+    rule: optax.GradientTransformation
+
+    def init(self, params: Any) -> tuple[Any, ...]:
+        """The state: nothing for each clip, then the rule's."""
+        return *(clip.init(params) for clip in self.clips), self.rule.init(params)
+
+    def update(self, grads: Any, state: Any, params: Any) -> tuple[Any, tuple[Any, ...]]:
+        """(updates, state) of all arrays at once."""
+        updates, moved = self.rule.update(self.clipped(grads, params), state[-1], params)
+        return updates, (*state[:-1], moved)
+
+    def clipped(self, grads: Any, params: Any) -> Any:
+        """The gradients after all clips."""
+        for clip in self.clips:
+            grads, _ = clip.update(grads, clip.init(params), params)
+        return grads
+
+
+def make_optimizer(config: Optim, schedule: optax.Schedule) -> Optimizer:
     """The gradient transformation of a run: clip by unit and by global norm, then the optimiser."""
     decay: dict[str, Any] = {"weight_decay": config.weight_decay}
     betas = {"b1": config.beta1, "b2": config.beta2}
@@ -59,12 +88,12 @@ def make_optimizer(config: Optim, schedule: optax.Schedule) -> optax.GradientTra
         ),
         "muon": lambda: _muon(config, schedule),
     }
-    clips = []
+    clips: list[optax.GradientTransformation] = []
     if config.adaptive_clip is not None:
         clips.append(adaptive_clip(config.adaptive_clip))
     if config.clip_norm is not None:
         clips.append(optax.clip_by_global_norm(config.clip_norm))
-    return optax.chain(*clips, builders[config.name]())
+    return Optimizer(tuple(clips), builders[config.name]())
 
 
 def _muon(config: Optim, schedule: optax.Schedule) -> optax.GradientTransformation:

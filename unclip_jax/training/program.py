@@ -7,7 +7,6 @@ very step that will run. Nothing is computed and no data is read.
 import dataclasses
 
 import jax
-import optax
 
 from unclip_jax.config import RunConfig, to_steps
 from unclip_jax.config.duration import parse_duration
@@ -17,7 +16,7 @@ from unclip_jax.stages import with_rows_over
 from unclip_jax.stages.stage import Stage
 from unclip_jax.training import ema
 from unclip_jax.training.layout import state_shardings
-from unclip_jax.training.optimizer import learning_rate, make_optimizer
+from unclip_jax.training.optimizer import Optimizer, learning_rate, make_optimizer
 from unclip_jax.training.state import TrainState, init_state
 from unclip_jax.training.step import TrainStep, make_train_step
 
@@ -36,7 +35,7 @@ class Program:
     """
 
     stage: Stage
-    tx: optax.GradientTransformation
+    tx: Optimizer
     layout: TrainState
     target: TrainState
     averages: tuple[str, ...]

@@ -10,11 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Int, Key
 
 from unclip_jax.core import trees
 from unclip_jax.stages.stage import Stage
+from unclip_jax.training.optimizer import Optimizer
 
 
 @jax.tree_util.register_dataclass
@@ -33,7 +33,7 @@ class TrainState:
 
 def init_state(
     stage: Stage,
-    tx: optax.GradientTransformation,
+    tx: Optimizer,
     key: Key[Array, ""],
     given: Mapping[str, Array] | None = None,
     averages: Iterable[str] = (),

@@ -16,7 +16,9 @@ from unclip_jax.training import ema
 from unclip_jax.training.gradients import loss_and_gradients
 from unclip_jax.training.guard import all_finite, keep_if_finite
 from unclip_jax.training.layout import axes_with_whole_weights
+from unclip_jax.training.optimizer import Optimizer
 from unclip_jax.training.state import TrainState
+from unclip_jax.training.update import make_update
 
 Metrics = dict[str, Float[Array, ""]]
 TrainStep = Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]
@@ -24,7 +26,7 @@ TrainStep = Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]
 
 def make_train_step(
     stage: Stage,
-    tx: optax.GradientTransformation,
+    tx: Optimizer,
     schedule: optax.Schedule,
     *,
     ema_decay: ema.DecayAt,
@@ -45,6 +47,7 @@ def make_train_step(
       averages: rates of those that the state has beside `ema_params`.
     """
     axes = axes_with_whole_weights(state_shardings)
+    update = make_update(tx, state_shardings, stage.constrain)
 
     def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
         rows = jax.tree.leaves(batch)[0].shape[0]
@@ -58,29 +61,29 @@ def make_train_step(
         # Where moments lie in parts, gradients are wanted in these parts only.
         grads = jax.lax.with_sharding_constraint(grads, state_shardings.ema_params)
         loss = jnp.mean(losses)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        if stage.constrain is not None:
-            params = stage.constrain(params)
+        norm = optax.tree.norm(grads)
+        finite = all_finite(loss, norm)
+        params, opt_state, moved = update(grads, state.opt_state, state.params, finite)
         decay = ema_decay(state.step)
         metrics = {
             "loss": loss,
             **reduce_diagnostics(diagnostics),
-            "grad_norm": optax.tree.norm(grads),
-            "update_norm": optax.tree.norm(updates),
+            "grad_norm": norm,
+            "update_norm": moved,
             "param_norm": optax.tree.norm(params),
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
             "ema_decay": decay,
+            "skipped": 1 - finite.astype(jnp.float32),
         }
         memory = state.memory
         if stage.memory is not None:
             memory = stage.memory.update(memory, losses, keys)
         averaged = ema.update(state.ema_params, params, decay)
         others = ema.update_all(state.averages, params, averages or {}, state.step)
-        new = TrainState(state.step + 1, params, averaged, opt_state, memory, others)
-        finite = all_finite(loss, metrics["grad_norm"])
-        metrics["skipped"] = 1 - finite.astype(jnp.float32)
-        return keep_if_finite(finite, new, state), metrics
+        averaged, memory, others = keep_if_finite(
+            finite, (averaged, memory, others), (state.ema_params, state.memory, state.averages)
+        )
+        return TrainState(state.step + 1, params, averaged, opt_state, memory, others), metrics
 
     return jax.jit(
         step,
