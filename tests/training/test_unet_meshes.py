@@ -89,7 +89,6 @@ def test_a_decoder_on_two_devices(capfd):
     }
 
 
-@pytest.mark.slow
 def test_tensor_parallelism_sums_activations_of_each_block():
     """Forwards after each of 3 residual blocks and 2 attentions; backwards before each of them,
     where queries, keys and values are summed apart, as are the context's keys and values, and one
@@ -105,7 +104,6 @@ def test_tensor_parallelism_sums_activations_of_each_block():
     assert sum(found.values()) < 2 * picture
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("build", [decoder, upsampler])
 @pytest.mark.parametrize(
     "axes",
