@@ -42,7 +42,7 @@ soak: $(BIN)/.installed ## a toy run through 30 random faults, its end compared 
 test-current: ## the default tests on Python 3.12 and the newest jax that setup.py admits
 	python3.12 -m venv .venv-current
 	.venv-current/bin/python -m pip install --quiet --upgrade pip
-	.venv-current/bin/python -m pip install --quiet -e '.[emoji,test]'
+	.venv-current/bin/python -m pip install --quiet -e '.[emoji,sweep,test]'
 	.venv-current/bin/python -m pytest -n $(JOBS) --dist worksteal
 
 check: $(BIN)/.installed ## lint, format and types

@@ -11,6 +11,7 @@ from unclip_jax import stages
 from unclip_jax.config import load_config
 from unclip_jax.core import trees
 from unclip_jax.parallel.collectives import bytes_by_kind
+from unclip_jax.training.optimizer import Optimizer
 
 ROWS = 8
 CLIP = load_config("clip:tiny").model

@@ -78,9 +78,16 @@ def body(equation: Any) -> Jaxpr:
 
 
 def _scan(equation: Any, operands: Marks, visit: Visit, times: int) -> Marks:
-    """A loop of known length: marks of what it carries are iterated until they settle."""
+    """A loop of known length: marks of what it carries are iterated until they settle.
+
+    A turn takes constants, what is carried, and slices; it returns what is carried, and slices.
+    Which is which shows in the dimensions: versions of JAX name the counts differently.
+    """
     params = equation.params
-    turn, consts, carried = params["jaxpr"].jaxpr, params["num_consts"], params["num_carry"]
+    turn = params["jaxpr"].jaxpr
+    carried = sum(not _sliced(*pair) for pair in zip(equation.outvars, turn.outvars, strict=True))
+    slices = sum(_sliced(*pair) for pair in zip(equation.invars, turn.invars, strict=True))
+    consts = len(operands) - carried - slices
     state = operands[consts : consts + carried]
     for _ in range(carried + 1):
         inside = [*operands[:consts], *state, *operands[consts + carried :]]
@@ -90,6 +97,11 @@ def _scan(equation: Any, operands: Marks, visit: Visit, times: int) -> Marks:
             break
         state = grown
     return walk(turn, inside, visit, times * params["length"])
+
+
+def _sliced(whole: Any, inside: Any) -> bool:
+    """Whether a value of a loop's turn is a slice of the loop's, or all of it."""
+    return len(whole.aval.shape) > len(inside.aval.shape)
 
 
 def _programs(params: dict[str, Any]) -> Iterator[Jaxpr]:
