@@ -4,13 +4,13 @@ import dataclasses
 import importlib.util
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import time
 
 import jax
 import pytest
+from ports import free_port
 
 from unclip_jax.training.restore import load_params
 
@@ -18,11 +18,6 @@ TOY = pathlib.Path(__file__).with_name("toy.py")
 spec = importlib.util.spec_from_file_location("toy", TOY)
 toy = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(toy)
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 @dataclasses.dataclass

@@ -1,9 +1,13 @@
 """`unclip train` started several times trains as one: gloo over loopback, real processes."""
 
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
+from ports import free_port
 
 from unclip_jax.training.writers import read_metrics
 
@@ -55,3 +59,41 @@ def test_a_misconfigured_process_is_named(toy_runs, tmp_path):
     for output in outputs:
         assert "process 1 on" in output
         assert "has processes 3" in output
+
+
+def test_a_second_start_meets_in_the_same_collectives(shards, tmp_path):
+    """CLIP has several that wait for nothing; programs from the cache ran them in any order."""
+    settings = {
+        "data.train": str(shards / "train-*.tar"),
+        "data.validation": "none",
+        "train.batch_size": "12",
+        "train.duration": "2 steps",
+        "model.vision_layers": "1",
+        "model.text_layers": "1",
+    }
+    overrides = [f"--config.{name}={value}" for name, value in settings.items()]
+    train = [sys.executable, "-m", "unclip_jax", "train", "--config", "clip:tiny", *overrides]
+    for start in ("first", "second"):
+        env = {
+            **os.environ,
+            "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+            "XLA_FLAGS": "",
+            "UNCLIP_COORDINATOR": f"127.0.0.1:{free_port()}",
+            "UNCLIP_NUM_PROCESSES": "2",
+        }
+        running = [
+            subprocess.Popen(
+                [*train, "--workdir", str(tmp_path / start)],
+                env={**env, "UNCLIP_PROCESS_ID": str(number)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for number in range(2)
+        ]
+        try:
+            outputs = [process.communicate(timeout=120)[0] for process in running]
+        finally:
+            for process in running:
+                process.kill()
+        assert [process.returncode for process in running] == [0, 0], outputs

@@ -4,15 +4,11 @@ import socket
 import threading
 
 import pytest
+from ports import free_port
 
 from unclip_jax.errors import MissingProcess, UserError
 from unclip_jax.parallel.cluster import Cluster
 from unclip_jax.parallel.roll_call import roll_call
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def call(rows, timeout=5.0, before=None):

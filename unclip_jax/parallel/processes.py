@@ -42,6 +42,7 @@ def join(facts: Mapping[str, Any], *, timeout: float, heartbeat: float) -> Clust
             initialization_timeout=max(1, int(timeout)),
             heartbeat_timeout_seconds=max(1, int(heartbeat)),
         )
+        _compile_anew_on_cpus()
         return Cluster("JAX", "", jax.process_count(), jax.process_index())
     cluster = detect(os.environ)
     if cluster is None:
@@ -59,6 +60,7 @@ def join(facts: Mapping[str, Any], *, timeout: float, heartbeat: float) -> Clust
         heartbeat_timeout_seconds=max(1, int(heartbeat)),
         coordinator_bind_address=bind or cluster.coordinator,
     )
+    _compile_anew_on_cpus()
     return cluster
 
 
@@ -73,6 +75,14 @@ def _exchange_in_order(environment: MutableMapping[str, str]) -> None:
     on_cpus = environment.get("JAX_PLATFORMS", "cpu").startswith("cpu")
     if on_cpus and _IN_ORDER.partition("=")[0] not in flags:
         environment["XLA_FLAGS"] = f"{flags} {_IN_ORDER}".strip()
+
+
+def _compile_anew_on_cpus() -> None:
+    """Takes no program from the persistent cache: such programs have lost the order that
+    `_exchange_in_order` asks for. With jax 0.10.2 and a CLIP every second start was aborted.
+    """
+    if jax.default_backend() == "cpu":
+        jax.config.update("jax_enable_compilation_cache", False)
 
 
 def _versions() -> dict[str, str]:
