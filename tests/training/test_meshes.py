@@ -1,7 +1,6 @@
 """The same run on any mesh, and what its compiled step sends between devices.
 
-The stage is `toy_transformer`; CLIP, whose loss compares
-examples, comes at the end.
+The stage is `toy_transformer`; CLIP, whose loss compares examples, comes at the end.
 """
 
 import functools

@@ -78,8 +78,8 @@ def _exchange_in_order(environment: MutableMapping[str, str]) -> None:
 
 
 def _compile_anew_on_cpus() -> None:
-    """Takes no program from the persistent cache: such programs have lost the order that
-    `_exchange_in_order` asks for. With jax 0.10.2 and a CLIP every second start was aborted.
+    """Takes no program from the persistent cache: for all that `_exchange_in_order` asks for, two
+    processes of a CLIP that did were aborted in different collectives at every start (jax 0.10.2).
     """
     if jax.default_backend() == "cpu":
         jax.config.update("jax_enable_compilation_cache", False)
